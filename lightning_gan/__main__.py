@@ -1,0 +1,47 @@
+"""`python -m lightning_gan COMMAND`."""
+
+import sys
+from collections.abc import Sequence
+
+from lightning_gan.errors import UserError
+
+HELP = """\
+Train GANs, and believe the numbers.
+
+usage: python -m lightning_gan COMMAND [options]
+
+  fit        train: on the embedded digits, or as told by -c conf/NAME.yaml
+  validate   D's judgement of held-out images: -c RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
+  test       the same on the test set
+  sample     images from a trained generator: --ckpt_path RUN/checkpoints/last.ckpt --output samples.npz
+
+`COMMAND --help` lists a command's options; `fit --print_config` prints every value of a run."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status; what a user can put right ends in one sentence on standard error."""
+    args = list(sys.argv[1:] if args is None else args)
+    try:
+        match args:
+            case [] | ["-h" | "--help", *_]:
+                print(HELP)
+            case ["sample", *options]:  # needs neither the trainer nor the data
+                from lightning_gan.sampling import main as sample
+
+                sample(options)
+            case ["fit" | "validate" | "test", *_]:
+                from lightning_gan.cli import CLI
+
+                CLI.run(args)
+            case [command, *_]:
+                raise UserError(f"There is no command '{command}'. The commands are fit, validate, test and sample.")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output has gone, as in `... --help | head`
+        return 141
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,7 @@
+"""What accompanies training without changing it."""
+
+from lightning_gan.callbacks.checkpoint import LastCheckpoint
+from lightning_gan.callbacks.progress import ImagesProgressBar
+from lightning_gan.callbacks.samples import SampleGrid
+
+__all__ = ["ImagesProgressBar", "LastCheckpoint", "SampleGrid"]

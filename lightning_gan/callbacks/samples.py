@@ -1,0 +1,57 @@
+"""Pictures of the same latents as training goes on."""
+
+from pathlib import Path
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_gan import randomness
+from lightning_gan.callbacks.every_images import EveryImages
+from lightning_gan.gan import GAN
+from lightning_gan.tracking import TolerantWandbLogger
+
+MAX_CLASS_ROWS = 16
+
+
+class SampleGrid(EveryImages):
+    """Writes `samples/<images seen>.png`, always of the same latents, and once `samples/real.png` for comparison.
+
+    Each row of a conditional generator is one class.
+
+    Args:
+        every_images: images between two pictures; 0 = only at the end.
+        columns: images in a row.
+        rows: rows of an unconditional generator.
+    """
+
+    def __init__(self, every_images: int = 10_000, columns: int = 8, rows: int = 8) -> None:
+        super().__init__(every_images)
+        self.columns = columns
+        self.rows = rows
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, GAN)
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # a connector sets it
+            real, _ = getattr(trainer, "datamodule").real_images(self.columns * self.rows)  # noqa: B009
+            self._write(trainer, "real", real, pl_module.images_seen)
+
+    def act(self, trainer: Trainer, gan: GAN) -> None:
+        if trainer.is_global_zero:
+            rows = min(gan.generator.num_classes, MAX_CLASS_ROWS) or self.rows
+            z = randomness.numbered_latents(gan.generator.latents, gan.seed, 0, rows * self.columns).to(gan.device)
+            y = torch.arange(rows, device=gan.device).repeat_interleave(self.columns) if gan.generator.num_classes else None
+            self._write(trainer, f"{gan.images_seen:09d}", gan.sample(z, y), gan.images_seen)
+
+    def _write(self, trainer: Trainer, name: str, images: Tensor, images_seen: int) -> None:
+        from torchvision.io import write_png
+        from torchvision.utils import make_grid
+
+        enlarge = max(1, 64 // images.shape[-1])  # small images are hard to judge
+        images = images.cpu().repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
+        path = Path(trainer.default_root_dir, "samples", f"{name}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_png(make_grid(images, self.columns, pad_value=255), str(path))
+        for logger in trainer.loggers:
+            if isinstance(logger, TolerantWandbLogger):
+                logger.log_picture("real" if name == "real" else "samples", path, images_seen)

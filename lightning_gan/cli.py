@@ -1,0 +1,282 @@
+"""The trainer's command line: LightningCLI, with what the data decides carried to the networks."""
+
+import logging
+import math
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import wandb
+import yaml
+from jsonargparse import ActionConfigFile
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from pytorch_lightning import Trainer
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from lightning_gan.callbacks import ImagesProgressBar, LastCheckpoint, SampleGrid
+from lightning_gan.callbacks.checkpoint import AtomicCheckpointIO
+from lightning_gan.data import DataModule
+from lightning_gan.errors import UserError
+from lightning_gan.gan import GAN
+from lightning_gan.options import ReadableErrors, user_error
+from lightning_gan.tracking import MetricsCSV, WandbMode, start_wandb
+
+DEFAULT_RUN = Path(__file__).with_name("default.yaml")
+DEFAULT_TRAINER = {
+    "max_epochs": -1,
+    "val_check_interval": 1000,
+    "check_val_every_n_epoch": None,  # an epoch of a small set is a few steps
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+}
+UNHELPFUL_WARNINGS = [
+    "The number of training batches",  # fewer than log_every_n_steps: ours counts across epochs
+    "Found .* module.* in eval mode at the start of training",  # the averaged generator, on purpose
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch
+]
+RUN_DIR_VARIABLE = "LIGHTNING_GAN_RUN_DIR"
+"""Carries the run folder to the processes that Lightning starts for the other devices."""
+
+
+class Parser(ReadableErrors, LightningArgumentParser):
+    pass
+
+
+class ConfigFile(ActionConfigFile):
+    """A configuration file that may build on others: `include: [data/mnist.yaml, ...]`, relative to itself, read before it."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        files = [*(cfg.get(self.dest) or []), str(values)]
+        for text in _expand(Path(values)):
+            self.apply_config(parser, cfg, self.dest, text)
+        cfg[self.dest] = files
+
+
+def _expand(path: Path, including: tuple[Path, ...] = ()) -> list[str]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The configuration {path} cannot be read: {getattr(error, 'strerror', error)}.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"The configuration {path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"The configuration {path} is not a mapping of keys to values.")
+    if path.resolve() in including:
+        raise UserError(f"The configuration {path} includes itself.")
+    included = content.pop("include", [])
+    if not (isinstance(included, list) and all(isinstance(name, str) for name in included)):
+        raise UserError(f"`include` in the configuration {path} must be a list of files.")
+    texts = [text for name in included for text in _expand(path.parent / name, (*including, path.resolve()))]
+    return [*texts, yaml.safe_dump(content)]
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the whole configuration in the run folder, and to W&B."""
+
+    def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(config)
+
+
+class CLI(LightningCLI):
+    """`fit`, `validate` and `test`."""
+
+    run_dir: Path | None = None
+
+    @classmethod
+    def run(cls, args: Sequence[str]) -> Self:
+        """Run a command.
+
+        Raises:
+            UserError: something the user gave cannot be used.
+        """
+        for name in ("pytorch_lightning", "lightning_fabric"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        for message in UNHELPFUL_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        try:
+            return cls(
+                GAN,
+                DataModule,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                trainer_defaults=DEFAULT_TRAINER,
+                parser_class=Parser,
+                save_config_callback=SaveConfig,
+                save_config_kwargs={"overwrite": True},
+                args=list(args),
+            )
+        finally:
+            wandb.teardown()
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, with the default run as the first configuration file.
+
+        As the parser's own defaults its values would be carried over to whatever other class is chosen.
+        """
+        command, *options = args
+        self.config = parser.parse_args([command, "--config", str(DEFAULT_RUN), *options])
+        del self.config[command].config[0]
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        commands = LightningCLI.subcommands()
+        del commands["predict"]
+        return commands
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        parser = self.parser_class(**kwargs)
+        parser.add_argument("-c", "--config", action=ConfigFile, help="YAML file of options; repeatable, later ones win.")
+        return parser
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--seed_everything", type=NonNegativeInt, default=0, help="Seed of every random draw.")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--max_images", type=PositiveInt, default=250_000, help="Length of training: real images seen by D."
+        )
+        parser.add_argument("--name", type=str | None, help="The run's name; by default that of its configuration file.")
+        parser.add_argument(
+            "--run_dir", type=str | None, help="The run's folder, new or empty; by default runs/<name>/<number>."
+        )
+        parser.add_argument(
+            "--wandb",
+            type=WandbMode,
+            default="auto",
+            help="Weights & Biases: auto is online with an API key and offline without one.",
+        )
+        parser.add_lightning_class_args(SampleGrid, "samples")
+        parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
+        for seeded in ("model.seed", "data.init_args.seed"):
+            parser.link_arguments("seed_everything", seeded)
+        for network in ("generator", "discriminator"):
+            for fact in ("image_shape", "num_classes"):
+                parser.link_arguments(f"data.{fact}", f"model.{network}.init_args.{fact}", apply_on="instantiate")
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the configuration alone: LightningCLI would let the checkpoint's values win over the user's."""
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # a constructor's word on its arguments, inside jsonargparse's report if it lies deep
+            raise user_error(error) or UserError(f"{error}.") from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self._get(self.config_init, "trainer")
+        callbacks = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks] if config.callbacks else []
+        if config.enable_progress_bar is not False:
+            callbacks = [*callbacks, ImagesProgressBar()]
+        config.callbacks = callbacks
+        if self.subcommand == "fit":
+            steps = math.ceil(self._get(self.config, "max_images") / self.datamodule.batch_size)
+            kwargs["max_steps"] = steps if config.max_steps == -1 else min(steps, config.max_steps)
+            kwargs["plugins"] = [AtomicCheckpointIO(), *(config.plugins or [])]
+            if not config.fast_dev_run:
+                self.run_dir = self._new_run_dir()
+                kwargs["default_root_dir"] = self.run_dir
+                if config.logger is None:
+                    kwargs["logger"] = self._start_loggers(self.run_dir)
+        elif config.logger is None:
+            kwargs["logger"] = False
+        return super().instantiate_trainer(**kwargs)
+
+    def _new_run_dir(self) -> Path:
+        """Make the run's folder; its number is taken by making it, so that runs that start together do not share one."""
+        config = self.config[self.subcommand]
+        config.name = config.name or "-".join(Path(file).stem for file in config.config or []) or "digits-dcgan"
+        parent = Path("runs", config.name)
+        if _rank() != 0:  # only rank 0 writes
+            return Path(config.run_dir or os.environ.get(RUN_DIR_VARIABLE, parent))
+        try:
+            if config.run_dir:
+                run_dir = Path(config.run_dir)
+                run_dir.mkdir(parents=True, exist_ok=True)
+                if any(run_dir.iterdir()):
+                    raise UserError(f"The run folder {run_dir} is not empty. Name another with --run_dir.")
+            else:
+                parent.mkdir(parents=True, exist_ok=True)
+                number = 1 + max((int(path.name) for path in parent.iterdir() if path.name.isdecimal()), default=-1)
+                while True:
+                    run_dir = parent / str(number)
+                    try:
+                        run_dir.mkdir()
+                        break
+                    except FileExistsError:
+                        number += 1
+        except OSError as error:
+            raise UserError(
+                f"The run folder {error.filename} cannot be made: {error.strerror}. Name another with --run_dir."
+            ) from error
+        os.environ[RUN_DIR_VARIABLE] = str(run_dir)
+        return run_dir
+
+    def _start_loggers(self, run_dir: Path) -> list[Logger]:
+        loggers: list[Logger] = [MetricsCSV(run_dir)]
+        if _rank() == 0:
+            config = self.config[self.subcommand]
+            if wandb_logger := start_wandb(run_dir, config.name, config.wandb):
+                loggers.append(wandb_logger)
+        return loggers
+
+    def fit(self, model: GAN, datamodule: DataModule, **kwargs: Any) -> None:
+        """Train, with a word about it before and after."""
+        started, seen_before = time.monotonic(), model.images_seen
+        try:
+            self.trainer.fit(model, datamodule, **kwargs)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            self._say("\nInterrupted.")
+            self._summarize()
+            raise
+        seconds, images = time.monotonic() - started, model.images_seen - seen_before
+        self._say(f"\nTrained on {images:,} images in {timedelta(seconds=round(seconds))} ({images / seconds:,.0f} images/s).")
+        self._summarize()
+
+    def before_fit(self) -> None:
+        self._say(f"data           {self.datamodule.description}")
+        for name in ("generator", "discriminator"):
+            network = getattr(self.model, name)
+            parameters = sum(parameter.numel() for parameter in network.parameters())
+            self._say(f"{name:<14} {type(network).__name__}, {parameters:,} parameters")
+        steps, batch_size = self.trainer.max_steps, self.datamodule.batch_size
+        self._say(f"training       {steps * batch_size:,} images in {steps:,} steps of {batch_size}")
+        if self.run_dir:
+            self._say(f"run folder     {self.run_dir}")
+
+    def _summarize(self) -> None:
+        """Say where everything is."""
+        if self.run_dir is None:
+            return
+        pictures = sorted(self.run_dir.glob("samples/[0-9]*.png"))
+        checkpoint = self.run_dir / "checkpoints" / "last.ckpt"
+        if pictures:
+            self._say(f"  samples      {pictures[-1]}")
+        if (self.run_dir / "metrics.csv").exists():
+            self._say(f"  metrics      {self.run_dir / 'metrics.csv'}")
+        if checkpoint.exists():
+            self._say(f"  checkpoint   {checkpoint}")
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                run = logger.experiment
+                where = run.url if not run.offline else f"recorded offline; upload with: wandb sync {Path(run.dir).parent}"
+                self._say(f"  W&B          {where}")
+        if checkpoint.exists():
+            self._say(f"  next         python -m lightning_gan sample --ckpt_path {checkpoint} --num 1000 --output samples.npz")
+
+    def _say(self, line: str) -> None:
+        if self.trainer.is_global_zero:
+            print(line, flush=True)
+
+
+def _rank() -> int:
+    """This process' rank, before there is a trainer to ask."""
+    return getattr(rank_zero_only, "rank", 0)

@@ -1,0 +1,56 @@
+"""The averaged generator, which is the one that is sampled and scored."""
+
+import copy
+from typing import Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gan.networks.base import Generator
+
+
+class AveragedGenerator(nn.Module):
+    """Exponential moving average of a generator, with its half-life in images.
+
+    The half-life starts short and grows with training, so that the average soon forgets the random start (the ramp of
+    StyleGAN2-ADA, Karras et al. 2020). Floating-point buffers, such as the running statistics of batch normalization, are
+    averaged along with the weights that they belong to; other buffers are copied.
+
+    Args:
+        generator: copied, and from then on followed by `update`.
+        half_life: images after which a past generator counts half.
+        ramp: the half-life is at most this share of the images seen so far.
+    """
+
+    def __init__(self, generator: Generator, half_life: float = 10_000, ramp: float = 0.05) -> None:
+        super().__init__()
+        self.generator = copy.deepcopy(generator).eval().requires_grad_(False)
+        self.half_life = half_life
+        self.ramp = ramp
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return cast(Tensor, self.generator(z, y))
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode whatever the module around it does: the average is never trained."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def update(self, generator: Generator, images: int, images_seen: int) -> None:
+        """Move towards `generator` as far as `images` more images do.
+
+        Args:
+            images: images seen since the last update.
+            images_seen: images seen in all, these included.
+        """
+        half_life = min(self.half_life, self.ramp * images_seen)
+        beta = 0.5 ** (images / half_life) if half_life > 0 else 0.0
+        averaged, current = _tensors(self.generator), _tensors(generator)
+        floats = [i for i, tensor in enumerate(averaged) if tensor.is_floating_point()]
+        torch._foreach_lerp_([averaged[i] for i in floats], [current[i] for i in floats], 1 - beta)
+        for i in set(range(len(averaged))) - set(floats):
+            averaged[i].copy_(current[i])
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]

@@ -1,0 +1,133 @@
+"""The contract between networks and everything else.
+
+A network is built from plain constructor arguments. The data decides two of them: `image_shape` (C, H, W) and `num_classes`,
+where 0 means unconditional. It keeps a record of the arguments it was built with, so that a checkpoint can rebuild it without
+the configuration, the data or the trainer.
+"""
+
+import functools
+import importlib
+import inspect
+from abc import abstractmethod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+class Network(nn.Module):
+    """A network that remembers how it was built."""
+
+    record: dict[str, Any]
+    """`class_path` and `init_args`, enough for `build`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _recording(cls.__init__)  # type: ignore[method-assign]  # the only way to see the arguments of any subclass
+
+
+def _recording(init: Any) -> Any:
+    @functools.wraps(init)
+    def recorded(self: Network, *args: Any, **kwargs: Any) -> None:
+        if "record" not in vars(self):  # the outermost constructor is the one to call again
+            call = inspect.signature(init).bind(self, *args, **kwargs)
+            call.apply_defaults()
+            init_args = {name: value for name, value in call.arguments.items() if name != "self"}
+            self.record = {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": init_args}
+        init(self, *args, **kwargs)
+
+    return recorded
+
+
+def build(record: dict[str, Any]) -> Network:
+    """Build a network, with fresh weights, from its record.
+
+    Raises:
+        ValueError: the record does not name a network class that can be imported, or not the arguments it takes.
+    """
+    module, _, name = record["class_path"].rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"the network class {record['class_path']} cannot be imported: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, Network)):
+        raise ValueError(f"{record['class_path']} is not a network of this project or derived from one")
+    try:
+        return cls(**record["init_args"])
+    except TypeError as error:
+        raise ValueError(f"{record['class_path']} cannot be built from {record['init_args']}: {error}") from error
+
+
+class Generator(Network):
+    """Latents, and labels where conditional, to images.
+
+    Args:
+        image_shape: (C, H, W).
+        num_classes: 0 = unconditional.
+        latent_dim: length of z.
+        latent_distribution: standard normal, or uniform in [-1, 1].
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int = 0,
+        latent_dim: int = 100,
+        latent_distribution: Literal["normal", "uniform"] = "normal",
+    ) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        self.num_classes = num_classes
+        self.latent_dim = latent_dim
+        self.latent_distribution = latent_distribution
+
+    def latents(self, n: int, rng: torch.Generator) -> Tensor:
+        """Draw z: (n, latent_dim), on the device of `rng`."""
+        z = torch.empty(n, self.latent_dim, device=rng.device)
+        return z.normal_(generator=rng) if self.latent_distribution == "normal" else z.uniform_(-1, 1, generator=rng)
+
+    @abstractmethod
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Generate images in [-1, 1]: (N, latent_dim), int64 (N,) or None -> (N, C, H, W)."""
+
+
+class Discriminator(Network):
+    """Images, and labels where conditional, to logits: high for real.
+
+    Args:
+        image_shape: (C, H, W).
+        num_classes: 0 = unconditional.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int = 0) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        self.num_classes = num_classes
+
+    @abstractmethod
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Judge images in [-1, 1]: (N, C, H, W), int64 (N,) or None -> (N,)."""
+
+
+def check_labels(network: Generator | Discriminator, y: Tensor | None) -> None:
+    """Refuse labels without classes, and classes without labels.
+
+    Raises:
+        ValueError: `y` is None in a conditional network, or given to an unconditional one.
+    """
+    if (y is not None) != (network.num_classes > 0):
+        kind = f"is conditional on {network.num_classes} classes" if network.num_classes else "is unconditional"
+        raise ValueError(f"{type(network).__name__} {kind}, but labels were {'not ' * (y is None)}given")
+
+
+def call_frozen(network: nn.Module, *args: Tensor | None) -> Tensor:
+    """Call a network as a fixed function: its parameters get no gradient and its buffers keep their values.
+
+    Gradients still flow through it to its inputs. This is how D looks at G's images in D's step and how G looks through D in
+    G's, so that each step changes its own network alone: weights, gradients, running statistics and power iterations.
+    """
+    parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    return functional_call(network, parameters | buffers, args)  # type: ignore[no-any-return]  # torch types it as Any

@@ -1,0 +1,140 @@
+"""DCGAN, Radford et al. 2016: strided convolutions, batch normalization, no pooling, no hidden dense layers."""
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gan.networks.base import Discriminator, Generator, check_labels
+
+
+class DCGANGenerator(Generator):
+    """Dense layer to the coarsest resolution, then transposed convolutions (kernel 4, stride 2), each doubling it.
+
+    A label is embedded and joined to z (Mirza and Osindero 2014).
+
+    Args:
+        image_shape: (C, H, W), square.
+        num_classes: 0 = unconditional.
+        latent_dim: length of z.
+        latent_distribution: standard normal, or uniform in [-1, 1].
+        width: channels at the finest resolution; each coarser one has twice as many.
+        channels: channels at each resolution from the coarsest, in place of `width`. Its length is the number of doublings.
+        negative_slope: of the leaky rectifiers; 0 for the paper's plain ones.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int = 0,
+        latent_dim: int = 100,
+        latent_distribution: Literal["normal", "uniform"] = "normal",
+        width: int = 64,
+        channels: list[int] | None = None,
+        negative_slope: float = 0.0,
+    ) -> None:
+        super().__init__(image_shape, num_classes, latent_dim, latent_distribution)
+        channels = channels or _doubling(image_shape, width)[::-1]
+        size = _coarsest(image_shape, len(channels))
+        self.embed = nn.Embedding(num_classes, latent_dim) if num_classes else None
+        self.dense = nn.Linear(latent_dim * (2 if num_classes else 1), channels[0] * size * size)
+        self.unflatten = nn.Unflatten(1, (channels[0], size, size))
+        layers: list[nn.Module] = [nn.BatchNorm2d(channels[0]), nn.LeakyReLU(negative_slope)]
+        for coarse, fine in pairwise(channels):
+            layers += [
+                nn.ConvTranspose2d(coarse, fine, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(fine),
+                nn.LeakyReLU(negative_slope),
+            ]
+        layers += [nn.ConvTranspose2d(channels[-1], image_shape[0], 4, stride=2, padding=1), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+        self.apply(_initialize)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        check_labels(self, y)
+        if self.embed is not None:
+            z = torch.cat([z, self.embed(y)], 1)  # (N, 2 * latent_dim)
+        x = self.unflatten(self.dense(z))  # (N, channels[0], size, size)
+        return self.layers(x)  # type: ignore[no-any-return]  # (N, C, H, W); torch types every module's output as Any
+
+
+class DCGANDiscriminator(Discriminator):
+    """Convolutions (kernel 4, stride 2), each halving the resolution, then a dense layer to one logit.
+
+    A label enters by projection (Miyato and Koyama 2018): the inner product of its embedding with the summed features.
+
+    Args:
+        image_shape: (C, H, W), square.
+        num_classes: 0 = unconditional.
+        width: channels after the first convolution; each further one doubles them.
+        channels: channels after each convolution, in place of `width`. Its length is the number of halvings.
+        batch_norm: normalize after every convolution but the first, as in the paper.
+        dropout: probability of dropping a feature, after every convolution.
+        negative_slope: of the leaky rectifiers.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int = 0,
+        width: int = 64,
+        channels: list[int] | None = None,
+        batch_norm: bool = True,
+        dropout: float = 0.0,
+        negative_slope: float = 0.2,
+    ) -> None:
+        super().__init__(image_shape, num_classes)
+        channels = channels or _doubling(image_shape, width)
+        size = _coarsest(image_shape, len(channels))
+        layers: list[nn.Module] = []
+        for i, (fine, coarse) in enumerate(pairwise([image_shape[0], *channels])):
+            normalized = batch_norm and i > 0
+            layers.append(nn.Conv2d(fine, coarse, 4, stride=2, padding=1, bias=not normalized))
+            if normalized:
+                layers.append(nn.BatchNorm2d(coarse))
+            layers.append(nn.LeakyReLU(negative_slope))
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+        self.layers = nn.Sequential(*layers)
+        self.dense = nn.Linear(channels[-1] * size * size, 1)
+        self.embed = nn.Embedding(num_classes, channels[-1]) if num_classes else None
+        self.apply(_initialize)
+        if self.embed is not None:
+            nn.init.normal_(self.embed.weight, 0.0, 0.02)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        check_labels(self, y)
+        h = self.layers(x)  # (N, channels[-1], size, size)
+        logits: Tensor = self.dense(h.flatten(1)).squeeze(1)  # (N,)
+        if self.embed is not None:
+            logits = logits + (self.embed(y) * h.sum((2, 3))).sum(1)
+        return logits
+
+
+def _doubling(image_shape: tuple[int, int, int], width: int) -> list[int]:
+    """Channels from the finest resolution to the coarsest, which is 4 pixels wide or the last that can be halved no further."""
+    size = image_shape[-1]
+    channels: list[int] = []
+    while size > 4 and size % 2 == 0:
+        channels.append(width * 2 ** len(channels))
+        size //= 2
+    return channels
+
+
+def _coarsest(image_shape: tuple[int, int, int], halvings: int) -> int:
+    height, width = image_shape[1:]
+    multiple = int(2 ** max(halvings, 1))
+    if height != width or width % multiple:
+        raise ValueError(
+            f"a DCGAN that halves {halvings} times needs square images of a multiple of {multiple} px, not {height}x{width}"
+        )
+    return width // multiple
+
+
+def _initialize(module: nn.Module) -> None:
+    """Weights from N(0, 0.02), Radford et al. 2016, Section 4; scales of batch normalization about 1 likewise."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)

@@ -1,0 +1,73 @@
+"""Command-line errors in one sentence."""
+
+import difflib
+import importlib
+import re
+from argparse import ArgumentParser
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser as ClassParser
+
+from lightning_gan.errors import UserError
+
+
+class ReadableErrors(ArgumentParser):
+    """A mix-in for jsonargparse's parsers: raises `UserError` with a sentence instead of printing the usage and a report."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:
+            super().error(message, ex)  # type: ignore[call-arg]  # jsonargparse's, of a nested parser: a part of a longer report
+        parser = getattr(ex, "subcommand_parser", None) or self
+        if reason := user_error(ex):
+            raise reason
+        raise UserError(explain(message, list(parser._option_string_actions))) from ex
+
+
+def user_error(error: BaseException | None) -> UserError | None:
+    """Find our own word on what is wrong inside a report that was built on it."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__
+    return error
+
+
+def explain(message: str, options: list[str]) -> str:
+    """Turn jsonargparse's report on a wrong option or value into one sentence.
+
+    Args:
+        message: the report.
+        options: the parser's options, among which a close match is looked for.
+    """
+    if match := re.search(r"unrecognized arguments: ([^\s=]+)", message):
+        return f"There is no option {match[1]}.{_did_you_mean(match[1], options)}"
+    keys = [key for key in re.findall(r'Parser key "([^"]+)"', message) if key != "config"]
+    where = f"--{'.'.join(keys)}" if keys else "The configuration"
+    if match := re.search(r"class_path '([\w.]+)':\s*(?:Option|Key|Group) '([\w.]+)' is not accepted", message):
+        name = match[1].rpartition(".")[2]
+        return f"{where}: {name} has no option '{match[2]}'.{_did_you_mean(match[2], _arguments(match[1]))}"
+    if match := re.search(r"(?:Option|Key|Group) '([\w.]+)' (?:is not accepted|not accepted|does not accept.*)", message):
+        return f"{where}: there is no option '{match[1]}'.{_did_you_mean('--' + match[1], options)}"
+    if match := re.search(r"Expected a dot import path string: (\S+)", message):
+        return f"{where}: '{match[1]}' is neither the name of a class nor a readable file."
+    if match := re.search(r"Expected an? (.+?)\. Got value: (.*)", message):
+        return f"{where} must be {_type_name(match[1])}, not '{match[2]}'."
+    if match := re.search(r"Not of type \w+: (\S+) does not conform to restriction (.*)", message):
+        return f"{where} must be {match[2].replace('v', '', 1)}, not {match[1]}."
+    return " ".join(message.split())
+
+
+def _did_you_mean(given: str, known: list[str]) -> str:
+    """Suggest an option whose last part is close, among those beside it."""
+    parent, _, leaf = given.rpartition(".")
+    beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
+    close = difflib.get_close_matches(leaf, beside, n=1)
+    return f" Did you mean {beside[close[0]]}?" if close else ""
+
+
+def _arguments(class_path: str) -> list[str]:
+    module, _, name = class_path.rpartition(".")
+    return list(ClassParser().add_class_arguments(getattr(importlib.import_module(module), name)))
+
+
+def _type_name(text: str) -> str:
+    text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
+    return re.sub(r"(?:typing\.)?Literal\[(.*)\]", r"one of \1", text)

@@ -1,0 +1,135 @@
+"""Where the numbers of a run go: a CSV file always, Weights & Biases where it can be had."""
+
+import csv
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import wandb
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only, rank_zero_warn
+
+WandbMode = Literal["auto", "online", "offline", "off"]
+_WANDB_MODES: dict[str, WandbMode] = {"online": "online", "offline": "offline", "disabled": "off"}
+_ATTEMPTS: dict[WandbMode, list[Literal["online", "offline"]]] = {
+    "online": ["online", "offline"],
+    "offline": ["offline"],
+    "off": [],
+}
+
+
+class MetricsCSV(Logger):
+    """Writes `metrics.csv`, each row at once, so that a killed run loses none.
+
+    (Lightning's CSVLogger keeps 100 rows back and deletes the file of an earlier start.)
+
+    Args:
+        run_dir: the run folder.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__()
+        self.path = run_dir / "metrics.csv"
+        self._columns = ["images_seen", "step", "epoch"]
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                self._columns = next(csv.reader(file), self._columns)
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Leave these to `config.yaml`."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        row = {**metrics, "step": step}
+        new = sorted(set(row) - set(self._columns))
+        if new or not self.path.exists():
+            self._columns += new
+            self._rewrite()
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
+
+    def _rewrite(self) -> None:
+        """Write the file again under the present columns."""
+        rows = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        aside = self.path.with_name(".metrics.csv.partial")
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        aside.replace(self.path)
+
+
+class TolerantWandbLogger(WandbLogger):
+    """A WandbLogger that never stops a run: when W&B fails it says so once and is silent from then on."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._try(super().log_metrics, metrics, step)
+
+    def log_hyperparams(self, params: Any) -> None:
+        self._try(super().log_hyperparams, params)
+
+    def log_picture(self, key: str, path: Path, images_seen: int) -> None:
+        """Log a picture file at its place on the axis."""
+        self._try(lambda: self.experiment.log({key: wandb.Image(str(path)), "images_seen": images_seen}))
+
+    def _try(self, log: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        if getattr(self, "_failed", False):
+            return
+        try:
+            log(*args, **kwargs)
+        except Exception as error:
+            self._failed = True
+            rank_zero_warn(f"W&B stopped recording ({error}); training goes on, and metrics.csv has everything.")
+
+
+def start_wandb(run_dir: Path, name: str, mode: WandbMode) -> WandbLogger | None:
+    """Start a W&B run in the run folder, without ever asking, blocking for long or failing.
+
+    Args:
+        run_dir: the run folder; the record is kept in its `wandb` folder.
+        name: the run's name.
+        mode: `auto` follows `WANDB_MODE` if that is set, and otherwise is online with an API key and offline without.
+
+    Returns:
+        A logger, or None if it is off or cannot be had.
+    """
+    settings = wandb.Settings(silent=True, console="off", login_timeout=15, init_timeout=20, finish_timeout=60)
+    wandb.setup(settings)
+    project = os.environ.get("WANDB_PROJECT", "lightning_gan")
+    if mode == "auto":
+        mode = _WANDB_MODES.get(os.environ.get("WANDB_MODE", ""), "online" if _has_api_key() else "offline")
+    for attempt in _ATTEMPTS[mode]:
+        try:
+            run = wandb.init(project=project, name=name, dir=run_dir, mode=attempt, settings=settings)
+            run.define_metric("images_seen")
+            run.define_metric("*", step_metric="images_seen")
+            return TolerantWandbLogger(experiment=run)
+        except Exception as error:  # whatever is wrong with it, training does not depend on it
+            rank_zero_warn(f"W&B could not start {attempt} ({error}).")
+    return None
+
+
+def _has_api_key() -> bool:
+    try:
+        return wandb.login(prompt=False, verify=False)
+    except Exception:  # a key that is not even well-formed
+        return False

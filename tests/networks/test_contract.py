@@ -1,0 +1,96 @@
+"""What every pair of networks must do, whatever its family."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from lightning_gan.networks import DCGANDiscriminator, DCGANGenerator, Discriminator, Generator
+
+N = 4
+
+
+@dataclass
+class Family:
+    """A row of the table: how to build small networks, and for which image sizes."""
+
+    generator: Any
+    discriminator: Any
+    sizes: tuple[int, ...]
+
+
+FAMILIES = {
+    "dcgan": Family(partial(DCGANGenerator, width=4), partial(DCGANDiscriminator, width=4), (16, 28, 32, 64, 128)),
+    "dcgan-plain-critic": Family(
+        partial(DCGANGenerator, width=4, latent_distribution="uniform", negative_slope=0.2),
+        partial(DCGANDiscriminator, width=4, batch_norm=False, dropout=0.3),
+        (28, 32),
+    ),
+    "dcgan-channels": Family(partial(DCGANGenerator, channels=[6, 4]), partial(DCGANDiscriminator, channels=[4, 6]), (28, 64)),
+}
+CASES = [
+    pytest.param((family, (channels, size, size), num_classes), id=f"{name}-{channels}x{size}-{num_classes}")
+    for name, family in FAMILIES.items()
+    for size in family.sizes
+    for channels in (1, 3)
+    for num_classes in (0, 3)
+]
+
+
+@pytest.fixture(params=CASES)
+def pair(request: pytest.FixtureRequest) -> tuple[Generator, Discriminator]:
+    family, image_shape, num_classes = request.param
+    torch.manual_seed(0)
+    return family.generator(image_shape, num_classes), family.discriminator(image_shape, num_classes)
+
+
+def test_contract(pair: tuple[Generator, Discriminator]) -> None:
+    generator, discriminator = pair
+    rng = torch.Generator().manual_seed(0)
+    y = torch.tensor([0, 1, 2, 0]) if generator.num_classes else None
+    other_y = torch.tensor([1, 2, 0, 1]) if generator.num_classes else None
+
+    z = generator.latents(N, rng)
+    assert z.shape == (N, generator.latent_dim)
+    x = generator(z, y)
+    assert x.shape == (N, *generator.image_shape)
+    assert x.abs().max() <= 1
+    logits = discriminator(x, y)
+    assert logits.shape == (N,)
+    assert logits.isfinite().all()
+
+    logits.sum().backward()
+    for parameter in [*generator.parameters(), *discriminator.parameters()]:
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+
+    # Second derivatives exist: a penalty on D's gradient trains D.
+    real = torch.randn(x.shape, generator=rng).requires_grad_()
+    (gradient,) = torch.autograd.grad(discriminator(real, y).sum(), real, create_graph=True)
+    gradient.square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in discriminator.parameters() if parameter.grad is not None)
+
+    # In evaluation mode a sample does not depend on the others.
+    generator.eval(), discriminator.eval()
+    with torch.no_grad():
+        x = generator(z, y)
+        assert_close(x[1:2], generator(z[1:2], None if y is None else y[1:2]))
+        assert_close(discriminator(x, y)[1:2], discriminator(x[1:2], None if y is None else y[1:2]))
+        if y is not None:
+            assert not torch.equal(generator(z, other_y), x)
+            assert not torch.equal(discriminator(x, other_y), discriminator(x, y))
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_labels_are_given_if_and_only_if_conditional(family: Family, num_classes: int) -> None:
+    image_shape = (1, family.sizes[0], family.sizes[0])
+    y = None if num_classes else torch.zeros(N, dtype=torch.long)
+    generator, discriminator = family.generator(image_shape, num_classes), family.discriminator(image_shape, num_classes)
+    with pytest.raises(ValueError, match="conditional"):
+        generator(torch.zeros(N, generator.latent_dim), y)
+    with pytest.raises(ValueError, match="conditional"):
+        discriminator(torch.zeros(N, *image_shape), y)
