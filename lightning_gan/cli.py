@@ -12,12 +12,12 @@ from typing import Any, Self
 
 import wandb
 import yaml
-from jsonargparse import ActionConfigFile
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse.typing import PositiveInt
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lightning_gan.callbacks import ImagesProgressBar, LastCheckpoint, SampleGrid
@@ -26,6 +26,7 @@ from lightning_gan.data import DataModule
 from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
 from lightning_gan.options import ReadableErrors, user_error
+from lightning_gan.sampling import read_checkpoint
 from lightning_gan.tracking import MetricsCSV, WandbMode, start_wandb
 
 DEFAULT_RUN = Path(__file__).with_name("default.yaml")
@@ -39,6 +40,9 @@ DEFAULT_TRAINER = {
 UNHELPFUL_WARNINGS = [
     "The number of training batches",  # fewer than log_every_n_steps: ours counts across epochs
     "Found .* module.* in eval mode at the start of training",  # the averaged generator, on purpose
+    # Between Lightning and jsonargparse, until the latter's version 5.
+    r"\s*.* was deprecated in v4\.\d+\.\d+ and will be removed in\s+v5",
+    r"\s*By default only one JsonargparseDeprecationWarning",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch
 ]
 RUN_DIR_VARIABLE = "LIGHTNING_GAN_RUN_DIR"
@@ -81,7 +85,7 @@ class SaveConfig(SaveConfigCallback):
     """Saves the whole configuration in the run folder, and to W&B."""
 
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        config = yaml.safe_load(self.parser.dump(self.config))
         for logger in trainer.loggers:
             logger.log_hyperparams(config)
 
@@ -103,7 +107,7 @@ class CLI(LightningCLI):
         for message in UNHELPFUL_WARNINGS:
             warnings.filterwarnings("ignore", message)
         try:
-            return cls(
+            return cls(  # all of it happens in the constructor
                 GAN,
                 DataModule,
                 subclass_mode_data=True,
@@ -114,6 +118,8 @@ class CLI(LightningCLI):
                 save_config_kwargs={"overwrite": True},
                 args=list(args),
             )
+        except MisconfigurationException as error:
+            raise UserError(str(error)) from error
         finally:
             wandb.teardown()
 
@@ -138,7 +144,7 @@ class CLI(LightningCLI):
         return parser
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--seed_everything", type=NonNegativeInt, default=0, help="Seed of every random draw.")
+        parser.add_argument("--seed_everything", type=int, default=0, help="Seed of every random draw.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -165,6 +171,16 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration alone: LightningCLI would let the checkpoint's values win over the user's."""
 
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if config.ckpt_path:
+            read_checkpoint(Path(config.ckpt_path))  # refused here rather than from deep inside, later
+        if config.trainer.gradient_clip_val is not None:
+            raise UserError(
+                "--trainer.gradient_clip_val does not say whose gradient. "
+                "Use --model.generator_clip_norm and --model.discriminator_clip_norm."
+            )
+
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
@@ -173,22 +189,33 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
-        callbacks = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks] if config.callbacks else []
+        config.callbacks = config.callbacks or []
         if config.enable_progress_bar is not False:
-            callbacks = [*callbacks, ImagesProgressBar()]
-        config.callbacks = callbacks
+            config.callbacks = [*config.callbacks, ImagesProgressBar()]
+        kwargs["logger"] = config.logger or False
         if self.subcommand == "fit":
             steps = math.ceil(self._get(self.config, "max_images") / self.datamodule.batch_size)
             kwargs["max_steps"] = steps if config.max_steps == -1 else min(steps, config.max_steps)
             kwargs["plugins"] = [AtomicCheckpointIO(), *(config.plugins or [])]
             if not config.fast_dev_run:
-                self.run_dir = self._new_run_dir()
-                kwargs["default_root_dir"] = self.run_dir
-                if config.logger is None:
-                    kwargs["logger"] = self._start_loggers(self.run_dir)
-        elif config.logger is None:
-            kwargs["logger"] = False
+                return self._instantiate_with_run_dir(config, **kwargs)
         return super().instantiate_trainer(**kwargs)
+
+    def _instantiate_with_run_dir(self, config: Namespace, **kwargs: Any) -> Trainer:
+        self.run_dir = self._new_run_dir()
+        kwargs["default_root_dir"] = self.run_dir
+        if config.logger is None:
+            kwargs["logger"] = [MetricsCSV(self.run_dir)]
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except Exception:
+            if _rank() == 0:
+                self.run_dir.rmdir()  # there is nothing in it yet
+            raise
+        if config.logger is None and _rank() == 0:
+            run = self.config[self.subcommand]
+            trainer.loggers = [*trainer.loggers, *start_wandb(self.run_dir, run.name, run.wandb)]
+        return trainer
 
     def _new_run_dir(self) -> Path:
         """Make the run's folder; its number is taken by making it, so that runs that start together do not share one."""
@@ -219,14 +246,6 @@ class CLI(LightningCLI):
             ) from error
         os.environ[RUN_DIR_VARIABLE] = str(run_dir)
         return run_dir
-
-    def _start_loggers(self, run_dir: Path) -> list[Logger]:
-        loggers: list[Logger] = [MetricsCSV(run_dir)]
-        if _rank() == 0:
-            config = self.config[self.subcommand]
-            if wandb_logger := start_wandb(run_dir, config.name, config.wandb):
-                loggers.append(wandb_logger)
-        return loggers
 
     def fit(self, model: GAN, datamodule: DataModule, **kwargs: Any) -> None:
         """Train, with a word about it before and after."""

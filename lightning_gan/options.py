@@ -39,6 +39,8 @@ def explain(message: str, options: list[str]) -> str:
     """
     if match := re.search(r"unrecognized arguments: ([^\s=]+)", message):
         return f"There is no option {match[1]}.{_did_you_mean(match[1], options)}"
+    if match := re.search(r"the following arguments are required: (.+)", message):
+        return f"What is missing: {', '.join('--' + name.strip().removeprefix('--') for name in match[1].split(','))}."
     keys = [key for key in re.findall(r'Parser key "([^"]+)"', message) if key != "config"]
     where = f"--{'.'.join(keys)}" if keys else "The configuration"
     if match := re.search(r"class_path '([\w.]+)':\s*(?:Option|Key|Group) '([\w.]+)' is not accepted", message):

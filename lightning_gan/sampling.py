@@ -5,7 +5,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -24,6 +24,26 @@ _PREFIX = "average.generator."
 """Where the averaged generator lies in the training module's state."""
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a training checkpoint, which can hold nothing but data.
+
+    Raises:
+        UserError: the file is missing, damaged or not a checkpoint of this project.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint {path}.")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        known = {"lightning_gan", "state_dict"} <= checkpoint.keys()
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is damaged, or not a checkpoint.") from error
+    except (AttributeError, TypeError):
+        known = False
+    if not known:
+        raise UserError(f"{path} is not a checkpoint of lightning_gan.")
+    return checkpoint
+
+
 def load_generator(ckpt_path: str | Path) -> Generator:
     """Rebuild the averaged generator of a training checkpoint, in evaluation mode on the CPU.
 
@@ -31,17 +51,10 @@ def load_generator(ckpt_path: str | Path) -> Generator:
         UserError: the file is missing, damaged or not a checkpoint of this project.
     """
     path = Path(ckpt_path)
-    if not path.is_file():
-        raise UserError(f"There is no checkpoint {path}.")
+    checkpoint = read_checkpoint(path)
+    state = checkpoint["state_dict"]
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        record, state = checkpoint["lightning_gan"]["generator"], checkpoint["state_dict"]
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is damaged, or not a checkpoint.") from error
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a checkpoint of lightning_gan.") from error
-    try:
-        generator = build(record)
+        generator = build(checkpoint["lightning_gan"]["generator"])
         generator.load_state_dict(
             {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)}
         )
@@ -159,4 +172,4 @@ class _Parser(ReadableErrors, ArgumentParser):
 
 def main(args: list[str]) -> None:
     """`python -m lightning_gan sample`."""
-    auto_cli(sample, args=args, prog="python -m lightning_gan sample", parser_class=_Parser)
+    auto_cli(sample, args=args, prog="python -m lightning_gan sample", as_positional=False, parser_class=_Parser)

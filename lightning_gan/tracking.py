@@ -101,7 +101,7 @@ class TolerantWandbLogger(WandbLogger):
             rank_zero_warn(f"W&B stopped recording ({error}); training goes on, and metrics.csv has everything.")
 
 
-def start_wandb(run_dir: Path, name: str, mode: WandbMode) -> WandbLogger | None:
+def start_wandb(run_dir: Path, name: str, mode: WandbMode) -> list[TolerantWandbLogger]:
     """Start a W&B run in the run folder, without ever asking, blocking for long or failing.
 
     Args:
@@ -110,7 +110,7 @@ def start_wandb(run_dir: Path, name: str, mode: WandbMode) -> WandbLogger | None
         mode: `auto` follows `WANDB_MODE` if that is set, and otherwise is online with an API key and offline without.
 
     Returns:
-        A logger, or None if it is off or cannot be had.
+        The logger, or nothing if it is off or cannot be had.
     """
     settings = wandb.Settings(silent=True, console="off", login_timeout=15, init_timeout=20, finish_timeout=60)
     wandb.setup(settings)
@@ -122,10 +122,10 @@ def start_wandb(run_dir: Path, name: str, mode: WandbMode) -> WandbLogger | None
             run = wandb.init(project=project, name=name, dir=run_dir, mode=attempt, settings=settings)
             run.define_metric("images_seen")
             run.define_metric("*", step_metric="images_seen")
-            return TolerantWandbLogger(experiment=run)
+            return [TolerantWandbLogger(experiment=run)]
         except Exception as error:  # whatever is wrong with it, training does not depend on it
             rank_zero_warn(f"W&B could not start {attempt} ({error}).")
-    return None
+    return []
 
 
 def _has_api_key() -> bool:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
@@ -44,14 +45,13 @@ class SampleGrid(EveryImages):
             self._write(trainer, f"{gan.images_seen:09d}", gan.sample(z, y), gan.images_seen)
 
     def _write(self, trainer: Trainer, name: str, images: Tensor, images_seen: int) -> None:
-        from torchvision.io import write_png
         from torchvision.utils import make_grid
 
         enlarge = max(1, 64 // images.shape[-1])  # small images are hard to judge
         images = images.cpu().repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
         path = Path(trainer.default_root_dir, "samples", f"{name}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_png(make_grid(images, self.columns, pad_value=255), str(path))
+        Image.fromarray(make_grid(images, self.columns, pad_value=255).permute(1, 2, 0).numpy()).save(path)
         for logger in trainer.loggers:
             if isinstance(logger, TolerantWandbLogger):
                 logger.log_picture("real" if name == "real" else "samples", path, images_seen)

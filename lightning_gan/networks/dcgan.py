@@ -62,7 +62,7 @@ class DCGANGenerator(Generator):
 class DCGANDiscriminator(Discriminator):
     """Convolutions (kernel 4, stride 2), each halving the resolution, then a dense layer to one logit.
 
-    A label enters by projection (Miyato and Koyama 2018): the inner product of its embedding with the summed features.
+    A label is embedded as one more channel of the image (Mirza and Osindero 2014).
 
     Args:
         image_shape: (C, H, W), square.
@@ -88,7 +88,7 @@ class DCGANDiscriminator(Discriminator):
         channels = channels or _doubling(image_shape, width)
         size = _coarsest(image_shape, len(channels))
         layers: list[nn.Module] = []
-        for i, (fine, coarse) in enumerate(pairwise([image_shape[0], *channels])):
+        for i, (fine, coarse) in enumerate(pairwise([image_shape[0] + (num_classes > 0), *channels])):
             normalized = batch_norm and i > 0
             layers.append(nn.Conv2d(fine, coarse, 4, stride=2, padding=1, bias=not normalized))
             if normalized:
@@ -98,18 +98,15 @@ class DCGANDiscriminator(Discriminator):
                 layers.append(nn.Dropout(dropout))
         self.layers = nn.Sequential(*layers)
         self.dense = nn.Linear(channels[-1] * size * size, 1)
-        self.embed = nn.Embedding(num_classes, channels[-1]) if num_classes else None
+        self.embed = nn.Embedding(num_classes, image_shape[1] * image_shape[2]) if num_classes else None
         self.apply(_initialize)
-        if self.embed is not None:
-            nn.init.normal_(self.embed.weight, 0.0, 0.02)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         check_labels(self, y)
-        h = self.layers(x)  # (N, channels[-1], size, size)
-        logits: Tensor = self.dense(h.flatten(1)).squeeze(1)  # (N,)
         if self.embed is not None:
-            logits = logits + (self.embed(y) * h.sum((2, 3))).sum(1)
-        return logits
+            x = torch.cat([x, self.embed(y).view(len(x), 1, *x.shape[2:])], 1)  # (N, C + 1, H, W)
+        h = self.layers(x)  # (N, channels[-1], size, size)
+        return self.dense(h.flatten(1)).squeeze(1)  # type: ignore[no-any-return]  # (N,)
 
 
 def _doubling(image_shape: tuple[int, int, int], width: int) -> list[int]:

@@ -1,0 +1,243 @@
+import csv
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from pytorch_lightning import Trainer
+
+from lightning_gan.__main__ import main
+from lightning_gan.cli import CLI, DEFAULT_RUN
+from lightning_gan.networks import DCGANGenerator
+from lightning_gan.penalties import R1
+
+SMALL = [
+    *("--data.image_size", "8", "--data.batch_size", "32", "--max_images", "160"),
+    *("--model.generator.width", "4", "--model.discriminator.width", "4", "--trainer.accelerator", "cpu"),
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def fit(*options: str) -> None:
+    assert main(["fit", *SMALL, *options]) == 0
+
+
+def config(*options: str, capsys: pytest.CaptureFixture[str]) -> Any:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *options, "--print_config"])
+    assert stop.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+class TestRunFolder:
+    def test_a_run_owns_one_folder(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        fit("--samples.every_images", "64", "--trainer.log_every_n_steps", "2")
+        run = folder / "runs" / "digits-dcgan" / "0"
+        assert names(run) == [
+            *("checkpoints", "config.yaml", "metrics.csv", "samples", "wandb"),
+        ]
+        assert names(run / "samples") == [
+            *("000000064.png", "000000128.png", "000000160.png", "real.png"),
+        ]
+        with (run / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [float(row["images_seen"]) for row in rows] == [64, 128]
+        assert {"loss/discriminator", "loss/generator", "logits/real", "logits/fake"} <= set(rows[0])
+        out = capsys.readouterr().out
+        for line in ("Digits: ", "160 images in 5 steps of 32", "samples/000000160.png", "last.ckpt", "wandb sync runs/"):
+            assert line in out
+
+    def test_runs_are_numbered(self, folder: Path) -> None:
+        for _ in range(2):
+            fit("--wandb", "off", "--max_images", "32")
+        (folder / "runs" / "digits-dcgan" / "7").mkdir()
+        fit("--wandb", "off", "--max_images", "32")
+        assert names(folder / "runs" / "digits-dcgan") == ["0", "1", "7", "8"]
+        assert not (folder / "runs" / "digits-dcgan" / "8" / "wandb").exists()
+
+    def test_its_configuration_repeats_the_run(self, folder: Path) -> None:
+        fit("--wandb", "off", "--run_dir", "first", "--seed_everything", "3")
+        assert main(["fit", "-c", "first/config.yaml", "--run_dir", "second"]) == 0
+        first, second = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("first", "second"))
+        for name, tensor in first["state_dict"].items():
+            assert torch.equal(second["state_dict"][name], tensor), name
+
+    def test_another_seed_is_another_run(self) -> None:
+        for seed in ("3", "4"):
+            fit("--wandb", "off", "--run_dir", seed, "--seed_everything", seed)
+        a, b = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in ("3", "4"))
+        assert not torch.equal(a["generator.dense.weight"], b["generator.dense.weight"])
+
+    def test_a_folder_with_something_in_it_is_left_alone(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (folder / "mine").mkdir()
+        (folder / "mine" / "thesis.tex").write_text("precious")
+        assert main(["fit", *SMALL, "--run_dir", "mine"]) == 2
+        assert "The run folder mine is not empty" in capsys.readouterr().err
+        assert names(folder / "mine") == ["thesis.tex"]
+
+    def test_a_configuration_that_is_wrong_leaves_no_folder(self, folder: Path) -> None:
+        assert main(["fit", *SMALL, "--data.image_size", "27"]) == 2
+        assert names(folder) == []
+
+    def test_a_dry_run_leaves_no_folder(self, folder: Path) -> None:
+        fit("--trainer.fast_dev_run", "2")
+        assert names(folder) == []
+
+
+class TestConfiguration:
+    def test_the_data_decides_shape_and_classes(self) -> None:
+        cli = CLI.run(["fit", *SMALL, "--data.conditional", "true", "--trainer.fast_dev_run", "1"])
+        assert isinstance(cli.model.generator, DCGANGenerator)
+        assert cli.model.generator.image_shape == cli.model.discriminator.image_shape == (1, 8, 8)
+        assert cli.model.generator.num_classes == cli.model.discriminator.num_classes == 10
+
+    def test_images_and_steps_limit_training_whichever_comes_first(self) -> None:
+        def steps(*options: str) -> int:
+            cli = CLI.run(["fit", *SMALL, "--wandb", "off", *options])
+            assert isinstance(cli.trainer, Trainer)
+            return cli.trainer.global_step
+
+        assert steps() == 5
+        assert steps("--max_images", "161") == 6
+        assert steps("--trainer.max_steps", "3") == 3
+        assert steps("--trainer.max_steps", "30") == 5
+        assert steps("--max_images", "100000", "--trainer.max_epochs", "1") == 53
+
+    def test_penalties_are_added_and_tuned_by_name(self) -> None:
+        options = ["--model.penalties.r1", "R1", "--model.penalties.r1.weight", "7", "--model.penalties.r1.every", "2"]
+        cli = CLI.run(["fit", *SMALL, "--trainer.fast_dev_run", "2", *options])
+        penalty = cli.model.penalties["r1"]
+        assert isinstance(penalty, R1)
+        assert (penalty.weight, penalty.every) == (7.0, 2)
+
+    def test_a_chosen_class_starts_from_its_own_defaults(self, capsys: pytest.CaptureFixture[str]) -> None:
+        chosen = config("--data", "CelebA", "--data.root", "x", capsys=capsys)["data"]
+        assert chosen["init_args"]["image_size"] == 64  # not the digits' 16
+        assert chosen["init_args"]["horizontal_flip"] is True
+
+    def test_a_file_may_build_on_others(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (folder / "parts").mkdir()
+        (folder / "parts" / "wide.yaml").write_text(
+            "model: {generator: {init_args: {width: 128, latent_dim: 7}}}\nmax_images: 9"
+        )
+        (folder / "mine.yaml").write_text("include: [parts/wide.yaml]\nmodel: {generator: {init_args: {width: 96}}}")
+        values = config("-c", "mine.yaml", "--model.generator.negative_slope", "0.1", capsys=capsys)
+        arguments = values["model"]["generator"]["init_args"]
+        assert (arguments["width"], arguments["latent_dim"], arguments["negative_slope"]) == (96, 7, 0.1)
+        assert values["max_images"] == 9
+
+    def test_later_files_win_and_name_the_run(self, folder: Path) -> None:
+        (folder / "a.yaml").write_text("max_images: 64\nwandb: 'off'")
+        (folder / "b.yaml").write_text("max_images: 96")
+        assert main(["fit", *SMALL, "-c", "a.yaml", "-c", "b.yaml"]) == 0
+        checkpoint = torch.load("runs/a-b/0/checkpoints/last.ckpt", weights_only=True)
+        assert checkpoint["lightning_gan"]["images_seen"] == 96
+
+    def test_the_default_run_names_classes_without_arguments(self) -> None:
+        default = yaml.safe_load(DEFAULT_RUN.read_text())
+        model = default.pop("model")
+        networks = [default["data"], model["generator"], model["discriminator"], model["loss"]]
+        assert all(set(choice) == {"class_path"} for choice in networks)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.lsos", "x"], "There is no option --model.lsos. Did you mean --model.loss?"),
+        (["--model.generator.wdth", "3"], "--model.generator: DCGANGenerator has no option 'wdth'. Did you mean width?"),
+        (["--data.batchsize", "3"], "--data: Digits has no option 'batchsize'. Did you mean batch_size?"),
+        (["--model.generator.width", "x"], "--model.generator.width must be int, not 'x'."),
+        (["--data.batch_size", "x"], "--data.batch_size must be int, not 'x'."),
+        (["--data.batch_size", "0"], "--data.batch_size must be at least 1, not 0."),
+        (["--max_images", "-3"], "--max_images must be >0, not -3."),
+        (["--wandb", "maybe"], "--wandb must be one of 'auto', 'online', 'offline', 'off', not 'maybe'."),
+        (["--data", "Nope"], "--data: 'Nope' is neither the name of a class nor a readable file."),
+        (["--model.critic_steps", "0"], "critic_steps must be at least 1, not 0."),
+        (["--samples.every_images", "-1"], "SampleGrid cannot act every -1 images."),
+        (["--data.image_size", "27"], "a DCGAN that halves 0 times needs square images of a multiple of 2 px, not 27x27."),
+        (["-c", "nope.yaml"], "The configuration nope.yaml cannot be read: No such file or directory."),
+        (["-c", "list.yaml"], "The configuration list.yaml is not a mapping of keys to values."),
+        (["-c", "broken.yaml"], "The configuration broken.yaml is not YAML:"),
+        (["-c", "loop.yaml"], "The configuration loop.yaml includes itself."),
+        (["-c", "include.yaml"], "`include` in the configuration include.yaml must be a list of files."),
+        (["-c", "unknown.yaml"], "'max_imges'"),
+        (["--ckpt_path", "nope.ckpt"], "There is no checkpoint nope.ckpt."),
+        (["--ckpt_path", "damaged.ckpt"], "damaged.ckpt is damaged, or not a checkpoint."),
+        (["--trainer.accelerator", "warp"], "warp"),
+        (["--trainer.gradient_clip_val", "1"], "--model.generator_clip_norm"),
+    ],
+)
+def test_what_a_user_can_get_wrong_ends_in_one_sentence(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    files = {
+        "list.yaml": "[1, 2]",
+        "broken.yaml": "a: [1",
+        "loop.yaml": "include: [loop.yaml]",
+        "include.yaml": "include: x.yaml",
+        "unknown.yaml": "max_imges: 3",
+        "damaged.ckpt": "not a checkpoint",
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    assert main(["fit", "--wandb", "off", "--max_images", "64", *options]) == 2
+    captured = capsys.readouterr()
+    error = captured.err.strip().splitlines()
+    assert error[-1].startswith("error: ")
+    assert message in error[-1]
+    assert not list(folder.glob("runs/*/*"))
+
+
+def test_there_is_no_such_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train"]) == 2
+    assert "There is no command 'train'. The commands are fit, validate, test and sample." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_a_checkpoint_is_evaluated_under_its_runs_configuration(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    fit("--wandb", "off", "--run_dir", "run")
+    assert main([command, "-c", "run/config.yaml", "--ckpt_path", "run/checkpoints/last.ckpt"]) == 0
+    out = capsys.readouterr().out
+    assert "logits/held_out" in out
+    assert "160" in out
+
+
+def test_a_resumed_run_counts_on(folder: Path) -> None:
+    fit("--wandb", "off", "--run_dir", "first", "--max_images", "96")
+    fit("--wandb", "off", "--run_dir", "second", "--ckpt_path", "first/checkpoints/last.ckpt")
+    fit("--wandb", "off", "--run_dir", "whole")
+    second, whole = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("second", "whole"))
+    assert second["global_step"] == 5
+    for name, tensor in whole["state_dict"].items():
+        assert torch.equal(second["state_dict"][name], tensor), name
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
+    program = "import sys; from lightning_gan.__main__ import main; main(['--help']); print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert "sample     images from a trained generator" in out
+    assert out.endswith("False\n")
+
+
+def test_sampling_imports_neither_the_trainer_nor_the_data() -> None:
+    program = """
+import sys
+from lightning_gan.__main__ import main
+main(['sample', '--ckpt_path', 'nope.ckpt'])
+print(sorted({'pytorch_lightning', 'torchvision', 'sklearn', 'wandb', 'lightning_gan.data'} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == "error: There is no checkpoint nope.ckpt.\n"
+    assert done.stdout == "[]\n"

@@ -1,0 +1,159 @@
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pytorch_lightning import Trainer
+
+from lightning_gan.__main__ import main
+from lightning_gan.data import DataModule
+from lightning_gan.errors import UserError
+from lightning_gan.gan import GAN
+from lightning_gan.sampling import load_generator
+
+
+@pytest.fixture(params=[0, 10], ids=["unconditional", "conditional"])
+def checkpoint(
+    request: pytest.FixtureRequest,
+    make_gan: Callable[..., GAN],
+    make_trainer: Callable[..., Trainer],
+    digits: DataModule,
+    tmp_path: Path,
+) -> Path:
+    digits.conditional = request.param > 0
+    trainer = make_trainer(max_steps=3)
+    trainer.fit(make_gan(request.param), digits)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    return tmp_path / "last.ckpt"
+
+
+def sample(checkpoint: Path, output: Path, *options: str) -> Any:
+    assert main(["sample", "--ckpt_path", str(checkpoint), "--output", str(output), *options]) == 0
+    return np.load(output) if output.suffix == ".npz" else [np.asarray(Image.open(path)) for path in sorted(output.iterdir())]
+
+
+def test_a_sample_depends_on_its_seed_number_and_label_alone(checkpoint: Path, tmp_path: Path) -> None:
+    plain = sample(checkpoint, tmp_path / "plain.npz", "--num", "300")
+    assert plain["arr_0"].shape == (300, 8, 8, 1)
+    assert plain["arr_0"].dtype == np.uint8
+    small_batches = sample(checkpoint, tmp_path / "small.npz", "--num", "300", "--batch_size", "7")
+    assert np.array_equal(small_batches["arr_0"], plain["arr_0"])
+    fewer = sample(checkpoint, tmp_path / "fewer.npz", "--num", "5")
+    assert np.array_equal(fewer["arr_0"], plain["arr_0"][:5])
+    other_seed = sample(checkpoint, tmp_path / "other.npz", "--num", "5", "--seed", "1")
+    assert not np.array_equal(other_seed["arr_0"], fewer["arr_0"])
+    pictures = sample(checkpoint, tmp_path / "pictures", "--num", "5")
+    assert np.array_equal(np.stack(pictures), fewer["arr_0"][..., 0])
+
+
+def test_it_is_the_averaged_generator_that_is_sampled(
+    make_gan: Callable[..., GAN], make_trainer: Callable[..., Trainer], digits: DataModule, tmp_path: Path
+) -> None:
+    trainer, gan = make_trainer(max_steps=3), make_gan()
+    trainer.fit(gan, digits)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    z = torch.randn(4, gan.generator.latent_dim)
+    with torch.no_grad():
+        assert torch.equal(load_generator(tmp_path / "last.ckpt")(z), gan.average(z))
+        assert not torch.equal(gan.generator.eval()(z), gan.average(z))
+
+
+@pytest.mark.parametrize("checkpoint", [10], indirect=True)
+@pytest.mark.parametrize(
+    ("option", "labels"), [([], [0, 1, 2, 3, 4, 5]), (["--labels", "3"], [3] * 6), (["--labels", "[7,1]"], [7, 1] * 3)]
+)
+def test_labels(checkpoint: Path, tmp_path: Path, option: list[str], labels: list[int]) -> None:
+    samples = sample(checkpoint, tmp_path / "s.npz", "--num", "6", *option)
+    assert samples["labels"].tolist() == labels
+    if option == []:
+        assert not np.array_equal(
+            samples["arr_0"], sample(checkpoint, tmp_path / "t.npz", "--num", "6", "--labels", "3")["arr_0"]
+        )
+
+
+class TestErrors:
+    def fails(self, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+        assert main(["sample", *options]) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("error: ")
+        return error
+
+    def test_nothing_that_exists_is_overwritten(
+        self, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "mine.npz").write_text("precious")
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "0.png").write_text("precious")
+        for output in (tmp_path / "mine.npz", tmp_path / "mine"):
+            assert "exists already" in self.fails(capsys, "--ckpt_path", str(checkpoint), "--output", str(output))
+        assert (tmp_path / "mine.npz").read_text() == (tmp_path / "mine" / "0.png").read_text() == "precious"
+
+    @pytest.mark.parametrize("checkpoint", [0], indirect=True)
+    def test_labels_of_an_unconditional_generator(self, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "unconditional" in self.fails(capsys, "--ckpt_path", str(checkpoint), "--labels", "3")
+
+    @pytest.mark.parametrize("checkpoint", [10], indirect=True)
+    def test_a_label_that_is_not_there(self, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "classes are 0 to 9" in self.fails(capsys, "--ckpt_path", str(checkpoint), "--labels", "10")
+
+    @pytest.mark.parametrize("checkpoint", [0], indirect=True)
+    def test_a_device_that_is_not_there(self, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for device in ("cuda:99", "warp"):
+            assert device in self.fails(capsys, "--ckpt_path", str(checkpoint), "--device", device)
+
+    def test_a_checkpoint_that_is_not_there(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "There is no checkpoint nowhere.ckpt" in self.fails(capsys, "--ckpt_path", "nowhere.ckpt")
+
+    def test_options_that_are_wrong(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "Did you mean --ckpt_path?" in self.fails(capsys, "--chkpt_path", "x")
+        assert "--num must be" in self.fails(capsys, "--ckpt_path", "x", "--num", "0")
+        assert "--ckpt_path" in self.fails(capsys)
+
+    @pytest.mark.parametrize("checkpoint", [0], indirect=True)
+    def test_a_truncated_checkpoint(self, checkpoint: Path) -> None:
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
+        with pytest.raises(UserError, match=r"last\.ckpt is damaged"):
+            load_generator(checkpoint)
+
+    def test_a_checkpoint_of_something_else(self, tmp_path: Path) -> None:
+        torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+        with pytest.raises(UserError, match=r"other\.ckpt is not a checkpoint of lightning_gan"):
+            load_generator(tmp_path / "other.ckpt")
+
+    def test_a_malicious_pickle_is_not_executed(self, tmp_path: Path) -> None:
+        class Malicious:
+            def __reduce__(self) -> tuple[Any, ...]:
+                return Path.touch, (tmp_path / "executed",)
+
+        torch.save({"lightning_gan": Malicious()}, tmp_path / "zip.ckpt")
+        (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(Malicious()))
+        for name in ("zip.ckpt", "plain.ckpt"):
+            with pytest.raises(UserError, match="damaged, or not a checkpoint"):
+                load_generator(tmp_path / name)
+        assert not (tmp_path / "executed").exists()
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    make_gan: Callable[..., GAN],
+    make_trainer: Callable[..., Trainer],
+    digits: DataModule,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trainer = make_trainer(max_steps=1)
+    trainer.fit(make_gan(), digits)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", full)
+    assert main(["sample", "--ckpt_path", str(tmp_path / "last.ckpt"), "--output", str(tmp_path / "s.npz")]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt"]

@@ -1,0 +1,88 @@
+import csv
+from pathlib import Path
+
+import pytest
+import wandb
+
+from lightning_gan.tracking import MetricsCSV, TolerantWandbLogger, start_wandb
+
+
+def rows(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class TestMetricsCSV:
+    def test_each_row_is_on_disk_at_once(self, tmp_path: Path) -> None:
+        MetricsCSV(tmp_path).log_metrics({"loss": 0.5, "images_seen": 64.0}, step=0)
+        assert rows(tmp_path) == [{"images_seen": "64.0", "step": "0", "epoch": "", "loss": "0.5"}]
+
+    def test_a_new_column_keeps_the_rows_before_it(self, tmp_path: Path) -> None:
+        logger = MetricsCSV(tmp_path)
+        logger.log_metrics({"loss": 0.5}, step=0)
+        logger.log_metrics({"fid": 3.0}, step=1)
+        logger.log_metrics({"loss": 0.25}, step=2)
+        assert [(row["step"], row["loss"], row["fid"]) for row in rows(tmp_path)] == [
+            ("0", "0.5", ""),
+            ("1", "", "3.0"),
+            ("2", "0.25", ""),
+        ]
+
+    def test_an_existing_file_is_continued(self, tmp_path: Path) -> None:
+        MetricsCSV(tmp_path).log_metrics({"loss": 0.5}, step=0)
+        MetricsCSV(tmp_path).log_metrics({"loss": 0.25}, step=1)
+        assert [row["loss"] for row in rows(tmp_path)] == ["0.5", "0.25"]
+
+
+class Broken:
+    """A W&B run whose service has died."""
+
+    calls = 0
+
+    def log(self, *args: object, **kwargs: object) -> None:
+        self.calls += 1
+        raise BrokenPipeError("the service is gone")
+
+
+class TestWandb:
+    def test_it_records_offline_without_a_key(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("WANDB_MODE")
+        (logger,) = start_wandb(tmp_path, "test", "auto")
+        try:
+            assert logger.experiment.offline
+            assert Path(logger.experiment.dir).is_relative_to(tmp_path / "wandb")
+            logger.log_metrics({"loss": 0.5}, step=0)
+        finally:
+            wandb.teardown()
+        assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+
+    @pytest.mark.parametrize(("mode", "variable"), [("off", "online"), ("auto", "disabled")])
+    def test_it_can_be_switched_off(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, variable: str) -> None:
+        monkeypatch.setenv("WANDB_MODE", variable)
+        assert start_wandb(tmp_path, "test", mode) == []  # type: ignore[arg-type]  # the parameters are of the right kind
+        assert not (tmp_path / "wandb").exists()
+
+    def test_without_network_it_falls_back_to_offline(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        start = wandb.init
+
+        def init(*args: object, mode: str, **kwargs: object) -> object:
+            if mode == "online":
+                raise wandb.errors.CommError("no such host")
+            return start(*args, mode=mode, **kwargs)  # type: ignore[arg-type, misc]  # passed on as they came
+
+        monkeypatch.setattr(wandb, "init", init)
+        try:
+            with pytest.warns(UserWarning, match="could not start online"):
+                (logger,) = start_wandb(tmp_path, "test", "online")
+            assert logger.experiment.offline
+        finally:
+            wandb.teardown()
+
+    def test_a_failure_in_mid_run_is_said_once_and_does_not_stop_it(self) -> None:
+        broken = Broken()
+        logger = TolerantWandbLogger(experiment=broken)  # type: ignore[arg-type]  # stands in for a run
+        with pytest.warns(UserWarning, match="the service is gone"):
+            logger.log_metrics({"loss": 0.5}, step=0)
+        logger.log_metrics({"loss": 0.5}, step=1)
+        logger.log_picture("samples", Path("nowhere.png"), 64)
+        assert broken.calls == 1
