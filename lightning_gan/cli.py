@@ -26,6 +26,7 @@ from lightning_gan.data import DataModule
 from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
 from lightning_gan.options import ReadableErrors, user_error
+from lightning_gan.run_folder import RUNS, make_run_folder
 from lightning_gan.sampling import read_checkpoint
 from lightning_gan.tracking import MetricsCSV, WandbMode, start_wandb
 
@@ -94,6 +95,7 @@ class CLI(LightningCLI):
     """`fit`, `validate` and `test`."""
 
     run_dir: Path | None = None
+    images_before = 0
 
     @classmethod
     def run(cls, args: Sequence[str]) -> Self:
@@ -174,7 +176,8 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         if config.ckpt_path:
-            read_checkpoint(Path(config.ckpt_path))  # refused here rather than from deep inside, later
+            checkpoint = read_checkpoint(Path(config.ckpt_path))  # refused here rather than from deep inside, later
+            self.images_before = checkpoint["lightning_gan"]["images_seen"]
         if config.trainer.gradient_clip_val is not None:
             raise UserError(
                 "--trainer.gradient_clip_val does not say whose gradient. "
@@ -218,45 +221,24 @@ class CLI(LightningCLI):
         return trainer
 
     def _new_run_dir(self) -> Path:
-        """Make the run's folder; its number is taken by making it, so that runs that start together do not share one."""
         config = self.config[self.subcommand]
         config.name = config.name or "-".join(Path(file).stem for file in config.config or []) or "digits-dcgan"
-        parent = Path("runs", config.name)
         if _rank() != 0:  # only rank 0 writes
-            return Path(config.run_dir or os.environ.get(RUN_DIR_VARIABLE, parent))
-        try:
-            if config.run_dir:
-                run_dir = Path(config.run_dir)
-                run_dir.mkdir(parents=True, exist_ok=True)
-                if any(run_dir.iterdir()):
-                    raise UserError(f"The run folder {run_dir} is not empty. Name another with --run_dir.")
-            else:
-                parent.mkdir(parents=True, exist_ok=True)
-                number = 1 + max((int(path.name) for path in parent.iterdir() if path.name.isdecimal()), default=-1)
-                while True:
-                    run_dir = parent / str(number)
-                    try:
-                        run_dir.mkdir()
-                        break
-                    except FileExistsError:
-                        number += 1
-        except OSError as error:
-            raise UserError(
-                f"The run folder {error.filename} cannot be made: {error.strerror}. Name another with --run_dir."
-            ) from error
+            return Path(config.run_dir or os.environ.get(RUN_DIR_VARIABLE, RUNS))
+        run_dir = make_run_folder(config.name, config.run_dir)
         os.environ[RUN_DIR_VARIABLE] = str(run_dir)
         return run_dir
 
     def fit(self, model: GAN, datamodule: DataModule, **kwargs: Any) -> None:
         """Train, with a word about it before and after."""
-        started, seen_before = time.monotonic(), model.images_seen
+        started = time.monotonic()
         try:
             self.trainer.fit(model, datamodule, **kwargs)
         except SystemExit:  # Lightning's answer to Ctrl-C
             self._say("\nInterrupted.")
             self._summarize()
             raise
-        seconds, images = time.monotonic() - started, model.images_seen - seen_before
+        seconds, images = time.monotonic() - started, model.images_seen - self.images_before
         self._say(f"\nTrained on {images:,} images in {timedelta(seconds=round(seconds))} ({images / seconds:,.0f} images/s).")
         self._summarize()
 
