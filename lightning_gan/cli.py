@@ -32,12 +32,15 @@ from lightning_gan.tracking import MetricsCSV, WandbMode, start_wandb
 
 DEFAULT_RUN = Path(__file__).with_name("default.yaml")
 DEFAULT_TRAINER = {
+    "devices": 1,
     "max_epochs": -1,
     "val_check_interval": 1000,
     "check_val_every_n_epoch": None,  # an epoch of a small set is a few steps
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
 }
+VALIDATION_BATCHES = 16
+"""Batches of held-out images looked at during training: enough for the mean of D's logits."""
 UNHELPFUL_WARNINGS = [
     "The number of training batches",  # fewer than log_every_n_steps: ours counts across epochs
     "Found .* module.* in eval mode at the start of training",  # the averaged generator, on purpose
@@ -150,7 +153,7 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
-            "--max_images", type=PositiveInt, default=250_000, help="Length of training: real images seen by D."
+            "--max_images", type=PositiveInt, default=220_000, help="Length of training: real images seen by D."
         )
         parser.add_argument("--name", type=str | None, help="The run's name; by default that of its configuration file.")
         parser.add_argument(
@@ -199,6 +202,10 @@ class CLI(LightningCLI):
         if self.subcommand == "fit":
             steps = math.ceil(self._get(self.config, "max_images") / self.datamodule.batch_size)
             kwargs["max_steps"] = steps if config.max_steps == -1 else min(steps, config.max_steps)
+            if config.limit_val_batches is None:
+                kwargs["limit_val_batches"] = VALIDATION_BATCHES
+            if config.strategy == "auto" and (config.devices not in (1, "1") or config.num_nodes > 1):
+                kwargs["strategy"] = "ddp_find_unused_parameters_true"  # each backward reaches one of the two networks
             kwargs["plugins"] = [AtomicCheckpointIO(), *(config.plugins or [])]
             if not config.fast_dev_run:
                 return self._instantiate_with_run_dir(config, **kwargs)

@@ -40,7 +40,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def digits() -> DataModule:
-    return Digits(image_size=8, batch_size=32)
+    return Digits(image_size=8, batch_size=32, conditional=False)
 
 
 @pytest.fixture

@@ -18,11 +18,20 @@ class Digits(DataModule):
         image_size: Height and width they are enlarged to.
         resample: How they are enlarged.
         held_out: Share of the images that is kept from training, for evaluation.
+        conditional: Whether the networks are told which digit each image is.
         **options: As for every data set.
     """
 
-    def __init__(self, image_size: int = 16, resample: Resample = "bicubic", held_out: float = 0.05, **options: Any) -> None:
-        super().__init__("Digits", Preprocessing(image_size, channels=1, resample=resample), **options)
+    def __init__(
+        self,
+        image_size: int = 16,
+        resample: Resample = "bicubic",
+        held_out: float = 0.05,
+        conditional: bool = True,
+        **options: Any,
+    ) -> None:
+        preprocessing = Preprocessing(image_size, channels=1, resample=resample)
+        super().__init__("Digits", preprocessing, conditional=conditional, **options)
         self.held_out = held_out
 
     @cached_property

@@ -15,7 +15,7 @@ from PIL import Image
 from lightning_gan.data.parallel import in_parallel
 from lightning_gan.errors import UserError
 
-SUFFIXES = frozenset("avif bmp gif jfif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp".split())  # noqa: SIM905
+SUFFIXES = frozenset("avif bmp gif jfif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp".split())  # noqa: SIM905  # easier to read than a list of quoted words
 
 
 class Pictures(Protocol):
