@@ -32,14 +32,22 @@ def main(args: Sequence[str] | None = None) -> int:
             case ["fit" | "validate" | "test", *_]:
                 from lightning_gan.cli import CLI
 
-                CLI.run(args)
+                cli = CLI.run(args)
+                if cli.interrupt.interrupted:
+                    return 130
             case [command, *_]:
                 raise UserError(f"There is no command '{command}'. The commands are fit, validate, test and sample.")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of our output has gone, as in `... --help | head`
-        return 141
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader of our output has gone, as in `... --help | head`
+            return 141
+        raise
     return 0
 
 

@@ -12,20 +12,20 @@ from typing import Any, Self
 
 import wandb
 import yaml
-from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse import ActionConfigFile
 from jsonargparse.typing import PositiveInt
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from lightning_gan.callbacks import ImagesProgressBar, LastCheckpoint, SampleGrid
+from lightning_gan.callbacks import ImagesProgressBar, LastCheckpoint, SampleGrid, StopOnInterrupt
 from lightning_gan.callbacks.checkpoint import AtomicCheckpointIO
 from lightning_gan.data import DataModule
 from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
-from lightning_gan.options import ReadableErrors, user_error
+from lightning_gan.options import ReadableErrors, innermost
 from lightning_gan.run_folder import RUNS, make_run_folder
 from lightning_gan.sampling import read_checkpoint
 from lightning_gan.tracking import MetricsCSV, WandbMode, start_wandb
@@ -41,6 +41,7 @@ DEFAULT_TRAINER = {
 }
 VALIDATION_BATCHES = 16
 """Batches of held-out images looked at during training: enough for the mean of D's logits."""
+PRECISIONS = (None, 32, "32", "32-true", "bf16-mixed", "16-mixed")
 UNHELPFUL_WARNINGS = [
     "The number of training batches",  # fewer than log_every_n_steps: ours counts across epochs
     "Found .* module.* in eval mode at the start of training",  # the averaged generator, on purpose
@@ -86,7 +87,11 @@ def _expand(path: Path, including: tuple[Path, ...] = ()) -> list[str]:
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the whole configuration in the run folder, and to W&B."""
+    """Saves the whole configuration of a training run in its folder, and to W&B."""
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         config = yaml.safe_load(self.parser.dump(self.config))
@@ -98,7 +103,7 @@ class CLI(LightningCLI):
     """`fit`, `validate` and `test`."""
 
     run_dir: Path | None = None
-    images_before = 0
+    checkpoint: dict[str, Any] | None = None
 
     @classmethod
     def run(cls, args: Sequence[str]) -> Self:
@@ -136,6 +141,8 @@ class CLI(LightningCLI):
         command, *options = args
         self.config = parser.parse_args([command, "--config", str(DEFAULT_RUN), *options])
         del self.config[command].config[0]
+        if self.config[command].seed_everything < 0:
+            raise UserError(f"--seed_everything must not be negative, and is {self.config[command].seed_everything}.")
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -145,7 +152,12 @@ class CLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         parser = self.parser_class(**kwargs)
-        parser.add_argument("-c", "--config", action=ConfigFile, help="YAML file of options; repeatable, later ones win.")
+        parser.add_argument(
+            "-c",
+            "--config",
+            action=ConfigFile,
+            help="YAML file of options; what comes later wins, be it another file or an option.",
+        )
         return parser
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -177,76 +189,86 @@ class CLI(LightningCLI):
         """Leave the configuration alone: LightningCLI would let the checkpoint's values win over the user's."""
 
     def before_instantiate_classes(self) -> None:
+        self.interrupt = StopOnInterrupt()
         config = self.config[self.subcommand]
         if config.ckpt_path:
-            checkpoint = read_checkpoint(Path(config.ckpt_path))  # refused here rather than from deep inside, later
-            self.images_before = checkpoint["lightning_gan"]["images_seen"]
+            self.checkpoint = read_checkpoint(Path(config.ckpt_path))  # refused here rather than from deep inside, later
         if config.trainer.gradient_clip_val is not None:
             raise UserError(
                 "--trainer.gradient_clip_val does not say whose gradient. "
                 "Use --model.generator_clip_norm and --model.discriminator_clip_norm."
             )
+        if config.trainer.precision not in PRECISIONS:
+            raise UserError(f"--trainer.precision must be 32-true, bf16-mixed or 16-mixed, not {config.trainer.precision}.")
 
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except ValueError as error:  # a constructor's word on its arguments, inside jsonargparse's report if it lies deep
-            raise user_error(error) or UserError(f"{error}.") from error
+        except (TypeError, ValueError) as error:  # a constructor's word on its arguments, within jsonargparse's if it lies deep
+            reason = innermost(error)
+            raise reason if isinstance(reason, UserError) else UserError(f"{str(reason).rstrip('.')}.") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
+        if self.checkpoint is not None:
+            self.model.check_fits(self.checkpoint)
         config.callbacks = config.callbacks or []
         if config.enable_progress_bar is not False:
             config.callbacks = [*config.callbacks, ImagesProgressBar()]
-        kwargs["logger"] = config.logger or False
-        if self.subcommand == "fit":
-            steps = math.ceil(self._get(self.config, "max_images") / self.datamodule.batch_size)
-            kwargs["max_steps"] = steps if config.max_steps == -1 else min(steps, config.max_steps)
-            if config.limit_val_batches is None:
-                kwargs["limit_val_batches"] = VALIDATION_BATCHES
-            if config.strategy == "auto" and (config.devices not in (1, "1") or config.num_nodes > 1):
-                kwargs["strategy"] = "ddp_find_unused_parameters_true"  # each backward reaches one of the two networks
-            kwargs["plugins"] = [AtomicCheckpointIO(), *(config.plugins or [])]
-            if not config.fast_dev_run:
-                return self._instantiate_with_run_dir(config, **kwargs)
-        return super().instantiate_trainer(**kwargs)
+        if self.subcommand != "fit":
+            return super().instantiate_trainer(logger=config.logger or False, **kwargs)
+        config.callbacks = [*config.callbacks, self.interrupt]
+        kwargs["max_steps"] = self._max_steps(config.max_steps)
+        kwargs["plugins"] = [AtomicCheckpointIO(), *(config.plugins or [])]
+        if config.limit_val_batches is None:
+            kwargs["limit_val_batches"] = VALIDATION_BATCHES
+        if config.strategy == "auto" and (config.devices not in (1, "1") or config.num_nodes > 1):
+            kwargs["strategy"] = "ddp_find_unused_parameters_true"  # each backward reaches one of the two networks
+        if config.fast_dev_run:
+            return super().instantiate_trainer(logger=False, **kwargs)
+        _ = self.datamodule.prepared  # what is wrong with the data is said before there is a run folder
+        return self._instantiate_with_run_dir(config.logger, **kwargs)
 
-    def _instantiate_with_run_dir(self, config: Namespace, **kwargs: Any) -> Trainer:
-        self.run_dir = self._new_run_dir()
-        kwargs["default_root_dir"] = self.run_dir
-        if config.logger is None:
-            kwargs["logger"] = [MetricsCSV(self.run_dir)]
+    def _max_steps(self, given: int) -> int:
+        """Translate `max_images` to steps, counted from the checkpoint on if there is one."""
+        images, images_before, steps_before = self._get(self.config, "max_images"), 0, 0
+        if self.checkpoint is not None:
+            images_before, steps_before = self.checkpoint["lightning_gan"]["images_seen"], self.checkpoint["global_step"]
+            if images <= images_before:
+                raise UserError(f"The checkpoint has seen {images_before:,} images already. Raise --max_images={images}.")
+        steps: int = steps_before + math.ceil((images - images_before) / self.datamodule.batch_size)
+        return steps if given == -1 else min(steps, given)
+
+    def _instantiate_with_run_dir(self, loggers: Any, **kwargs: Any) -> Trainer:
+        config = self.config[self.subcommand]
+        config.name = config.name or "-".join(Path(file).stem for file in config.config or []) or "digits-dcgan"
+        if _rank() == 0:
+            self.run_dir = make_run_folder(config.name, config.run_dir)
+            os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
+        else:  # only rank 0 writes
+            self.run_dir = Path(config.run_dir or os.environ.get(RUN_DIR_VARIABLE, RUNS))
+        config.run_dir = config.ckpt_path = None  # the saved configuration repeats the run elsewhere, and from the start
+        theirs = loggers if isinstance(loggers, list) else [loggers] if isinstance(loggers, Logger) else []
         try:
-            trainer = super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(
+                default_root_dir=self.run_dir, logger=[MetricsCSV(self.run_dir), *theirs], **kwargs
+            )
         except Exception:
             if _rank() == 0:
                 self.run_dir.rmdir()  # there is nothing in it yet
             raise
-        if config.logger is None and _rank() == 0:
-            run = self.config[self.subcommand]
-            trainer.loggers = [*trainer.loggers, *start_wandb(self.run_dir, run.name, run.wandb)]
+        if _rank() == 0 and not any(isinstance(logger, WandbLogger) for logger in theirs):
+            trainer.loggers = [*trainer.loggers, *start_wandb(self.run_dir, config.name, config.wandb)]
         return trainer
-
-    def _new_run_dir(self) -> Path:
-        config = self.config[self.subcommand]
-        config.name = config.name or "-".join(Path(file).stem for file in config.config or []) or "digits-dcgan"
-        if _rank() != 0:  # only rank 0 writes
-            return Path(config.run_dir or os.environ.get(RUN_DIR_VARIABLE, RUNS))
-        run_dir = make_run_folder(config.name, config.run_dir)
-        os.environ[RUN_DIR_VARIABLE] = str(run_dir)
-        return run_dir
 
     def fit(self, model: GAN, datamodule: DataModule, **kwargs: Any) -> None:
         """Train, with a word about it before and after."""
         started = time.monotonic()
-        try:
-            self.trainer.fit(model, datamodule, **kwargs)
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            self._say("\nInterrupted.")
-            self._summarize()
-            raise
-        seconds, images = time.monotonic() - started, model.images_seen - self.images_before
-        self._say(f"\nTrained on {images:,} images in {timedelta(seconds=round(seconds))} ({images / seconds:,.0f} images/s).")
+        self.trainer.fit(model, datamodule, **kwargs)
+        seconds = time.monotonic() - started
+        images = model.images_seen - (self.checkpoint["lightning_gan"]["images_seen"] if self.checkpoint else 0)
+        verb = "Stopped after" if self.interrupt.interrupted else "Trained on"
+        self._say(f"\n{verb} {images:,} images in {timedelta(seconds=round(seconds))} ({images / seconds:,.0f} images/s).")
         self._summarize()
 
     def before_fit(self) -> None:
@@ -256,6 +278,9 @@ class CLI(LightningCLI):
             parameters = sum(parameter.numel() for parameter in network.parameters())
             self._say(f"{name:<14} {type(network).__name__}, {parameters:,} parameters")
         steps, batch_size = self.trainer.max_steps, self.datamodule.batch_size
+        if self.checkpoint is not None:
+            steps -= self.checkpoint["global_step"]
+            self._say(f"resumed        after {self.checkpoint['lightning_gan']['images_seen']:,} images")
         self._say(f"training       {steps * batch_size:,} images in {steps:,} steps of {batch_size}")
         if self.run_dir:
             self._say(f"run folder     {self.run_dir}")

@@ -24,6 +24,8 @@ class AveragedGenerator(nn.Module):
 
     def __init__(self, generator: Generator, half_life: float = 10_000, ramp: float = 0.05) -> None:
         super().__init__()
+        if half_life < 0:
+            raise ValueError(f"the average's half-life must not be negative, and is {half_life}")
         self.generator = copy.deepcopy(generator).eval().requires_grad_(False)
         self.half_life = half_life
         self.ramp = ramp

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from lightning_gan import __version__, images, randomness
 from lightning_gan.ema import AveragedGenerator
+from lightning_gan.errors import UserError
 from lightning_gan.losses import AdversarialLoss
 from lightning_gan.networks.base import Discriminator, Generator, call_frozen
 from lightning_gan.penalties import CriticPass, Penalty
@@ -38,6 +39,10 @@ class GAN(LightningModule):
         generator_clip_norm: largest norm of G's gradient; a longer one is scaled down to it.
         discriminator_clip_norm: the same for D.
         seed: of every random draw in training.
+
+    Attributes:
+        images_seen: real images that D has seen, in all processes.
+        scalars: the latest value of whatever is logged, on the device; not every step has every one.
     """
 
     def __init__(
@@ -57,6 +62,9 @@ class GAN(LightningModule):
         super().__init__()
         if critic_steps < 1:
             raise ValueError(f"critic_steps must be at least 1, not {critic_steps}")
+        for name, norm in {"generator": generator_clip_norm, "discriminator": discriminator_clip_norm}.items():
+            if norm is not None and norm <= 0:
+                raise ValueError(f"{name}_clip_norm must be positive, not {norm}")
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator
@@ -70,9 +78,10 @@ class GAN(LightningModule):
         self.discriminator_clip_norm = discriminator_clip_norm
         self.seed = seed
         self.images_seen = 0
+        self.scalars: dict[str, Tensor] = {}
 
     def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> dict[str, Tensor]:
-        """Update D, and at every `critic_steps`-th step G and its average. Returns what can be logged, on the device."""
+        """Update D, and at every `critic_steps`-th step G and its average. Returns this step's scalars, on the device."""
         real, y, *_ = batch
         step = self.trainer.global_step
         randomness.reseed(self.seed, "step", step, self.global_rank)
@@ -84,16 +93,17 @@ class GAN(LightningModule):
             scalars |= self.generator_step(real, y, step)
             self.average.update(self.generator, self.critic_steps * batch_size, self.images_seen)
 
+        self.scalars |= scalars
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # a connector sets it
         if every and (step + 1) % every == 0:  # a call of log_dict costs as much as a small network's step
-            self.log_dict({**scalars, "images_seen": self._images_seen()})
+            self.log_dict({**self.scalars, "images_seen": self._images_seen()})
         return scalars
 
     def discriminator_step(self, real: Tensor, y: Tensor | None, step: int) -> dict[str, Tensor]:
         """Update D at real images (N, C, H, W) and as many generated ones."""
         due = {name: penalty for name, penalty in self.penalties.items() if step % penalty.every == 0}
         with torch.no_grad():
-            fake = call_frozen(self.generator, self.latents("discriminator", step, len(real)), y)
+            fake = call_frozen(self.generator, self.latents("discriminator", step, len(real)), y).float()
         real, fake = (x.detach().requires_grad_(bool(due)) for x in (real, fake))
 
         with self._full_precision() if due else nullcontext():
@@ -138,8 +148,8 @@ class GAN(LightningModule):
     def validation_step(self, batch: tuple[Any, ...], batch_idx: int) -> None:
         """Log D's logits on held-out real images: below those on training images, D knows its training set by heart."""
         real, y, *_ = batch
-        scalars = {"logits/held_out": self.discriminator(real, y).mean(), "images_seen": self._images_seen()}
-        self.log_dict(scalars, batch_size=len(real), sync_dist=True)
+        self.log("logits/held_out", self.discriminator(real, y).mean(), batch_size=len(real), sync_dist=True)
+        self.log("images_seen", self._images_seen(), batch_size=len(real))
 
     def test_step(self, batch: tuple[Any, ...], batch_idx: int) -> None:
         self.validation_step(batch, batch_idx)
@@ -164,9 +174,25 @@ class GAN(LightningModule):
             "images_seen": self.images_seen,
             "seed": self.seed,
             "generator": self.generator.record,
+            "discriminator": self.discriminator.record,
         }
 
+    def check_fits(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other networks.
+
+        Raises:
+            UserError: the checkpoint's networks were built differently.
+        """
+        for network in (self.generator, self.discriminator):
+            name = "generator" if network is self.generator else "discriminator"
+            if (trained := checkpoint["lightning_gan"][name]) != network.record:
+                raise UserError(
+                    f"The checkpoint's {name} is {_call(trained)}, but the configuration's is {_call(network.record)}. "
+                    "Start from the run's own configuration with -c RUN/config.yaml."
+                )
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.check_fits(checkpoint)
         self.images_seen = checkpoint["lightning_gan"]["images_seen"]
 
     def _backward(self, index: int, loss: Tensor) -> LightningOptimizer:
@@ -182,6 +208,11 @@ class GAN(LightningModule):
     def _full_precision(self) -> AbstractContextManager[Any]:
         """Switch autocast off: the gradient of a gradient is several per cent off in bfloat16."""
         return torch.autocast(self.device.type, enabled=False)
+
+
+def _call(record: dict[str, Any]) -> str:
+    arguments = ", ".join(f"{name}={value}" for name, value in record["init_args"].items())
+    return f"{record['class_path'].rpartition('.')[2]}({arguments})"
 
 
 def critique(discriminator: Discriminator, real: Tensor, fake: Tensor, y: Tensor | None) -> CriticPass:

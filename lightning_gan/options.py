@@ -18,14 +18,14 @@ class ReadableErrors(ArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)  # type: ignore[call-arg]  # jsonargparse's, of a nested parser: a part of a longer report
         parser = getattr(ex, "subcommand_parser", None) or self
-        if reason := user_error(ex):
+        if isinstance(reason := innermost(ex), UserError):
             raise reason
         raise UserError(explain(message, list(parser._option_string_actions))) from ex
 
 
-def user_error(error: BaseException | None) -> UserError | None:
-    """Find our own word on what is wrong inside a report that was built on it."""
-    while error is not None and not isinstance(error, UserError):
+def innermost(error: BaseException | None) -> BaseException | None:
+    """Find the first word on what is wrong inside the reports that were built on it."""
+    while error is not None and error.__cause__ is not None and not isinstance(error, UserError):
         error = error.__cause__
     return error
 
@@ -41,7 +41,7 @@ def explain(message: str, options: list[str]) -> str:
         return f"There is no option {match[1]}.{_did_you_mean(match[1], options)}"
     if match := re.search(r"the following arguments are required: (.+)", message):
         return f"What is missing: {', '.join('--' + name.strip().removeprefix('--') for name in match[1].split(','))}."
-    keys = [key for key in re.findall(r'Parser key "([^"]+)"', message) if key != "config"]
+    keys = list(dict.fromkeys(key for key in re.findall(r'Parser key "([^"]+)"', message) if key != "config"))
     where = f"--{'.'.join(keys)}" if keys else "The configuration"
     if match := re.search(r"class_path '([\w.]+)':\s*(?:Option|Key|Group) '([\w.]+)' is not accepted", message):
         name = match[1].rpartition(".")[2]
@@ -49,9 +49,15 @@ def explain(message: str, options: list[str]) -> str:
     if match := re.search(r"(?:Option|Key|Group) '([\w.]+)' (?:is not accepted|not accepted|does not accept.*)", message):
         return f"{where}: there is no option '{match[1]}'.{_did_you_mean('--' + match[1], options)}"
     if match := re.search(r"Expected a dot import path string: (\S+)", message):
-        return f"{where}: '{match[1]}' is neither the name of a class nor a readable file."
+        return f"{where}: '{match[1]}' is neither the name of a class that fits here nor a readable file."
     if match := re.search(r"Expected an? (.+?)\. Got value: (.*)", message):
         return f"{where} must be {_type_name(match[1])}, not '{match[2]}'."
+    if match := re.search(r"Subtypes: \[(.*?)\]\n.*Given value: (.*)", message, re.DOTALL):
+        return f"{where} cannot be '{match[2]}': it takes {_type_name(match[1])}."
+    if match := re.search(r"invalid literal for int\(\) with base 10: (.*)", message):
+        return f"{where} must be a whole number, not {match[1]}."
+    if match := re.search(r"Unable to load config '(.*?)'", message):
+        return f"{where}: there is no configuration file {match[1]}."
     if match := re.search(r"Not of type \w+: (\S+) does not conform to restriction (.*)", message):
         return f"{where} must be {match[2].replace('v', '', 1)}, not {match[1]}."
     return " ".join(message.split())
@@ -72,4 +78,5 @@ def _arguments(class_path: str) -> list[str]:
 
 def _type_name(text: str) -> str:
     text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
-    return re.sub(r"(?:typing\.)?Literal\[(.*)\]", r"one of \1", text)
+    text = re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Z])", "", text).replace("NoneType", "null")
+    return re.sub(r"Literal\[(.*?)\]", r"one of \1", text)

@@ -30,6 +30,8 @@ class Penalty(ABC):
     def __init__(self, weight: float, every: int = 1) -> None:
         if every < 1:
             raise ValueError(f"a penalty's `every` must be at least 1, not {every}")
+        if weight < 0:
+            raise ValueError(f"a penalty's weight must not be negative, and is {weight}")
         self.weight = weight
         self.every = every
 

@@ -34,6 +34,8 @@ def reseed(*key: int | str) -> None:
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
 
 
 @lru_cache(maxsize=2)  # a batch may straddle two epochs

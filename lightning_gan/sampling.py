@@ -35,6 +35,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         known = {"lightning_gan", "state_dict"} <= checkpoint.keys()
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(f"{path} is damaged, or not a checkpoint.") from error
     except (AttributeError, TypeError):
@@ -58,9 +60,10 @@ def load_generator(ckpt_path: str | Path) -> Generator:
         generator.load_state_dict(
             {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)}
         )
-    except (ValueError, RuntimeError) as error:
+        if not isinstance(generator, Generator):
+            raise ValueError(f"{type(generator).__name__} is not a generator")
+    except (KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"The generator in {path} does not fit this version of its code: {error}") from error
-    assert isinstance(generator, Generator)
     return generator.eval().requires_grad_(False)
 
 
@@ -105,7 +108,7 @@ def sample(
     y = _cycle(labels, num, generator.num_classes)
     try:
         generator.to(_device(device))
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
     with tqdm(total=num, unit="img", file=sys.stderr) as bar:
         batches = _counted(generate(generator, y, num, seed, batch_size), bar)
@@ -126,6 +129,8 @@ def _cycle(labels: list[int] | int | None, num: int, num_classes: int) -> Tensor
             raise UserError("--labels needs a conditional generator, and this one is unconditional.")
         return None
     chosen = list(range(num_classes)) if labels is None else [labels] if isinstance(labels, int) else labels
+    if not chosen:
+        raise UserError("--labels is an empty list.")
     if wrong := [label for label in chosen if label >= num_classes]:
         raise UserError(f"--labels {wrong[0]}: this generator's classes are 0 to {num_classes - 1}.")
     return torch.tensor(chosen)[torch.arange(num) % len(chosen)]

@@ -12,18 +12,12 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 WandbMode = Literal["auto", "online", "offline", "off"]
-_WANDB_MODES: dict[str, WandbMode] = {"online": "online", "offline": "offline", "disabled": "off"}
-_ATTEMPTS: dict[WandbMode, list[Literal["online", "offline"]]] = {
-    "online": ["online", "offline"],
-    "offline": ["offline"],
-    "off": [],
-}
 
 
 class MetricsCSV(Logger):
     """Writes `metrics.csv`, each row at once, so that a killed run loses none.
 
-    (Lightning's CSVLogger keeps 100 rows back and deletes the file of an earlier start.)
+    (Lightning's CSVLogger keeps 100 rows back.)
 
     Args:
         run_dir: the run folder.
@@ -33,9 +27,6 @@ class MetricsCSV(Logger):
         super().__init__()
         self.path = run_dir / "metrics.csv"
         self._columns = ["images_seen", "step", "epoch"]
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                self._columns = next(csv.reader(file), self._columns)
 
     @property
     def name(self) -> str:
@@ -56,15 +47,16 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = {**metrics, "step": step}
-        new = sorted(set(row) - set(self._columns))
-        if new or not self.path.exists():
-            self._columns += new
-            self._rewrite()
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(row)
+        try:
+            if new := sorted(set(row) - set(self._columns)):
+                self._rewrite([*self._columns, *new])
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns).writerow(row)
+        except OSError as error:  # a row less is no reason to stop
+            rank_zero_warn(f"A row of {self.path} could not be written: {error.strerror}.")
 
-    def _rewrite(self) -> None:
-        """Write the file again under the present columns."""
+    def _rewrite(self, columns: list[str]) -> None:
+        """Write the file again, with more columns."""
         rows = []
         if self.path.exists():
             with self.path.open(newline="") as file:
@@ -72,10 +64,11 @@ class MetricsCSV(Logger):
         aside = self.path.with_name(".metrics.csv.partial")
         aside.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
         aside.replace(self.path)
+        self._columns = columns
 
 
 class TolerantWandbLogger(WandbLogger):
@@ -112,24 +105,40 @@ def start_wandb(run_dir: Path, name: str, mode: WandbMode) -> list[TolerantWandb
     Returns:
         The logger, or nothing if it is off or cannot be had.
     """
-    settings = wandb.Settings(silent=True, console="off", login_timeout=15, init_timeout=20, finish_timeout=60)
-    wandb.setup(settings)
-    project = os.environ.get("WANDB_PROJECT", "lightning_gan")
     if mode == "auto":
-        mode = _WANDB_MODES.get(os.environ.get("WANDB_MODE", ""), "online" if _has_api_key() else "offline")
-    for attempt in _ATTEMPTS[mode]:
+        mode = _mode_of_environment()
+    for attempt in {"online": ["online", "offline"], "offline": ["offline"], "off": []}[mode]:
         try:
-            run = wandb.init(project=project, name=name, dir=run_dir, mode=attempt, settings=settings)
+            run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "lightning_gan"),
+                name=name,
+                dir=run_dir,
+                mode="online" if attempt == "online" else "offline",
+                settings=wandb.Settings(silent=True, console="off", login_timeout=15, init_timeout=20, finish_timeout=60),
+            )
             run.define_metric("images_seen")
             run.define_metric("*", step_metric="images_seen")
             return [TolerantWandbLogger(experiment=run)]
         except Exception as error:  # whatever is wrong with it, training does not depend on it
-            rank_zero_warn(f"W&B could not start {attempt} ({error}).")
+            rank_zero_warn(f"W&B could not start {attempt} ({' '.join(str(error).split())}).")
     return []
+
+
+def _mode_of_environment() -> WandbMode:
+    match os.environ.get("WANDB_MODE"):
+        case "disabled":
+            return "off"
+        case "online" | "run":
+            return "online"
+        case None | "":
+            return "online" if _has_api_key() else "offline"
+        case _:
+            return "offline"
 
 
 def _has_api_key() -> bool:
     try:
+        wandb.setup(wandb.Settings(silent=True))
         return wandb.login(prompt=False, verify=False)
     except Exception:  # a key that is not even well-formed
         return False

@@ -74,6 +74,11 @@ class TestRunFolder:
         for name, tensor in first["state_dict"].items():
             assert torch.equal(second["state_dict"][name], tensor), name
 
+    def test_a_logger_of_the_users_own_stands_beside_the_csv(self, folder: Path) -> None:
+        fit("--wandb", "off", "--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "theirs", "--run_dir", "run")
+        assert names(folder) == ["run", "theirs"]
+        assert {"config.yaml", "checkpoints"} <= set(names(folder / "run"))
+
     def test_another_seed_is_another_run(self) -> None:
         for seed in ("3", "4"):
             fit("--wandb", "off", "--run_dir", seed, "--seed_everything", seed)
@@ -163,7 +168,7 @@ class TestConfiguration:
         (["--data.batch_size", "0"], "--data.batch_size must be at least 1, not 0."),
         (["--max_images", "-3"], "--max_images must be >0, not -3."),
         (["--wandb", "maybe"], "--wandb must be one of 'auto', 'online', 'offline', 'off', not 'maybe'."),
-        (["--data", "Nope"], "--data: 'Nope' is neither the name of a class nor a readable file."),
+        (["--data", "Nope"], "--data: 'Nope' is neither the name of a class that fits here nor a readable file."),
         (["--model.critic_steps", "0"], "critic_steps must be at least 1, not 0."),
         (["--samples.every_images", "-1"], "SampleGrid cannot act every -1 images."),
         (["--data.image_size", "27"], "a DCGAN that halves 0 times needs square images of a multiple of 2 px, not 27x27."),
@@ -176,6 +181,24 @@ class TestConfiguration:
         (["--ckpt_path", "nope.ckpt"], "There is no checkpoint nope.ckpt."),
         (["--ckpt_path", "damaged.ckpt"], "damaged.ckpt is damaged, or not a checkpoint."),
         (["--trainer.accelerator", "warp"], "warp"),
+        (["--trainer.devices", "3.5"], "`devices` selected with `CPUAccelerator` should be an int > 0."),
+        (["--trainer.precision", "7"], "--trainer.precision cannot be '7': it takes one of 64, 32, 16, "),
+        (["--trainer.precision", "bf16-true"], "--trainer.precision must be 32-true, bf16-mixed or 16-mixed, not bf16-true."),
+        (["--max_images", "1e6"], "--max_images must be a whole number, not '1e6'."),
+        (["--model", "nope"], "--model: there is no configuration file nope."),
+        (["--model.generator", "DCGANDiscriminator"], "neither the name of a class that fits here"),
+        (["--model.generator.latent_dim", "0"], "latent_dim must be at least 1, not 0."),
+        (["--model.generator_clip_norm", "-1"], "generator_clip_norm must be positive, not -1.0."),
+        (["--model.ema_half_life", "-5"], "the average's half-life must not be negative, and is -5.0."),
+        (["--model.penalties.r1.weight", "-1"], "a penalty's weight must not be negative, and is -1.0."),
+        (["--samples.columns", "0"], "a grid needs columns and rows, not 0 and 8."),
+        (["--seed_everything", "-1"], "--seed_everything must not be negative, and is -1."),
+        (["--name", "../elsewhere"], "--name ../elsewhere cannot name a folder."),
+        (["--data", "ImageFolder"], "Which images? Say so with --data.root=FOLDER."),
+        (
+            ["--data", "ImageFolder", "--data.root", "nowhere"],
+            "nowhere does not exist; let --data.root name a folder of images.",
+        ),
         (["--trainer.gradient_clip_val", "1"], "--model.generator_clip_norm"),
     ],
 )
@@ -200,6 +223,31 @@ def test_what_a_user_can_get_wrong_ends_in_one_sentence(
     assert not list(folder.glob("runs/*/*"))
 
 
+INTERRUPTED = """
+import os, signal, sys
+from pytorch_lightning import Callback
+from lightning_gan.__main__ import main
+
+class Interrupt(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.modules["interrupt"] = sys.modules["__main__"]
+sys.exit(main([*sys.argv[1:], "--trainer.callbacks", "[{class_path: __main__.Interrupt}]"]))
+"""
+
+
+def test_an_interruption_ends_after_the_step_and_loses_nothing(folder: Path) -> None:
+    options = ["fit", *SMALL, "--wandb", "off", "--run_dir", "run"]
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, *options], capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr
+    assert "Stopped after 96 images" in done.stdout
+    checkpoint = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    assert (checkpoint["global_step"], checkpoint["lightning_gan"]["images_seen"]) == (3, 96)
+    assert names(folder / "run" / "samples") == ["000000096.png", "real.png"]
+
+
 def test_there_is_no_such_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train"]) == 2
     assert "There is no command 'train'. The commands are fit, validate, test and sample." in capsys.readouterr().err
@@ -212,6 +260,36 @@ def test_a_checkpoint_is_evaluated_under_its_runs_configuration(command: str, ca
     out = capsys.readouterr().out
     assert "logits/held_out" in out
     assert "160" in out
+
+
+def test_evaluation_writes_nothing(folder: Path) -> None:
+    fit("--wandb", "off", "--run_dir", "run")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert main(["validate", "-c", "run/config.yaml", "--ckpt_path", "run/checkpoints/last.ckpt"]) == 0
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+class TestResuming:
+    def test_networks_that_differ_are_named(self, capsys: pytest.CaptureFixture[str]) -> None:
+        fit("--wandb", "off", "--run_dir", "run")
+        resume = ["--max_images", "320", "--ckpt_path", "run/checkpoints/last.ckpt", "--model.generator.width", "6"]
+        assert main(["fit", *SMALL, *resume]) == 2
+        error = capsys.readouterr().err
+        assert "The checkpoint's generator is DCGANGenerator(" in error
+        assert "-c RUN/config.yaml" in error
+
+    def test_a_run_that_is_complete_is_told_so(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        fit("--wandb", "off", "--run_dir", "run")
+        assert main(["fit", *SMALL, "--ckpt_path", "run/checkpoints/last.ckpt"]) == 2
+        assert "has seen 160 images already. Raise --max_images=160." in capsys.readouterr().err
+        assert names(folder) == ["run"]
+
+    def test_another_batch_size_trains_to_the_same_number_of_images(self, capsys: pytest.CaptureFixture[str]) -> None:
+        fit("--wandb", "off", "--run_dir", "run")
+        resume = ["--max_images", "320", "--data.batch_size", "16", "--ckpt_path", "run/checkpoints/last.ckpt"]
+        fit("--wandb", "off", "--run_dir", "more", *resume)
+        assert torch.load("more/checkpoints/last.ckpt", weights_only=True)["lightning_gan"]["images_seen"] == 320
+        assert "Trained on 160 images" in capsys.readouterr().out.split("resumed        after 160 images")[1]
 
 
 def test_a_resumed_run_counts_on(folder: Path) -> None:

@@ -154,6 +154,24 @@ class TestSchedule:
         assert all("penalty/always" in outputs for outputs in record.outputs)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_penalties_in_mixed_precision(make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, precision: str) -> None:
+    # The generator's images come out of autocast in bfloat16, which a critic in float32 would refuse.
+    record, gan = Record(), make_gan(penalties={"r1": R1(every=2)})
+    make_trainer(max_steps=3, callbacks=[record], enable_checkpointing=False, precision=precision).fit(gan, digits)
+    assert record.outputs[2]["penalty/r1"].dtype == torch.float32
+    assert record.outputs[2]["penalty/r1"] > 0
+
+
+def test_what_is_logged_is_the_latest_of_each_scalar(make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule) -> None:
+    # Due at steps 0, 4, 8, ... and logged at 9, 19, ...: the two never meet.
+    axis = Axis()
+    gan = make_gan(penalties={"r1": R1(every=4)}, critic_steps=3)
+    make_trainer(max_steps=10, logger=axis, log_every_n_steps=10).fit(gan, digits)
+    ((_, row),) = axis.rows
+    assert {"penalty/r1", "loss/generator"} <= set(row)
+
+
 class Constant(Penalty):
     """Ten times the critic's logit at each real image, so that its gradient is easily told apart."""
 

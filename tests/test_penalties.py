@@ -33,3 +33,8 @@ class TestR1:
 def test_every_must_be_positive() -> None:
     with pytest.raises(ValueError, match="every"):
         R1(every=0)
+
+
+def test_a_negative_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        R1(weight=-1)

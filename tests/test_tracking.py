@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import wandb
 
-from lightning_gan.tracking import MetricsCSV, TolerantWandbLogger, start_wandb
+from lightning_gan.tracking import MetricsCSV, TolerantWandbLogger, _mode_of_environment, start_wandb
 
 
 def rows(run_dir: Path) -> list[dict[str, str]]:
@@ -28,10 +28,14 @@ class TestMetricsCSV:
             ("2", "0.25", ""),
         ]
 
-    def test_an_existing_file_is_continued(self, tmp_path: Path) -> None:
-        MetricsCSV(tmp_path).log_metrics({"loss": 0.5}, step=0)
-        MetricsCSV(tmp_path).log_metrics({"loss": 0.25}, step=1)
-        assert [row["loss"] for row in rows(tmp_path)] == ["0.5", "0.25"]
+    def test_a_full_disk_costs_a_row_and_not_the_run(self, tmp_path: Path) -> None:
+        logger = MetricsCSV(tmp_path)
+        logger.log_metrics({"loss": 0.5}, step=0)
+        logger.path.chmod(0o400)
+        logger.path.unlink()
+        logger.path.mkdir()  # stands in for a disk that cannot be written to, which root cannot be denied
+        with pytest.warns(UserWarning, match=r"A row of .*metrics\.csv could not be written"):
+            logger.log_metrics({"loss": 0.5}, step=1)
 
 
 class Broken:
@@ -61,6 +65,19 @@ class TestWandb:
         monkeypatch.setenv("WANDB_MODE", variable)
         assert start_wandb(tmp_path, "test", mode) == []  # type: ignore[arg-type]  # the parameters are of the right kind
         assert not (tmp_path / "wandb").exists()
+
+    def test_an_environment_it_cannot_read_does_not_fail_the_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WANDB_MODE", "foo")
+        assert start_wandb(tmp_path, "test", "off") == []
+        with pytest.warns(UserWarning, match="W&B could not start offline"):
+            assert start_wandb(tmp_path, "test", "offline") == []
+
+    @pytest.mark.parametrize(
+        ("value", "mode"), [("dryrun", "offline"), ("disabled", "off"), ("run", "online"), ("", "offline")]
+    )
+    def test_the_mode_of_the_environment(self, monkeypatch: pytest.MonkeyPatch, value: str, mode: str) -> None:
+        monkeypatch.setenv("WANDB_MODE", value)
+        assert _mode_of_environment() == mode
 
     def test_without_network_it_falls_back_to_offline(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         start = wandb.init

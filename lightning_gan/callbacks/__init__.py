@@ -1,7 +1,8 @@
 """What accompanies training without changing it."""
 
 from lightning_gan.callbacks.checkpoint import LastCheckpoint
+from lightning_gan.callbacks.interrupt import StopOnInterrupt
 from lightning_gan.callbacks.progress import ImagesProgressBar
 from lightning_gan.callbacks.samples import SampleGrid
 
-__all__ = ["ImagesProgressBar", "LastCheckpoint", "SampleGrid"]
+__all__ = ["ImagesProgressBar", "LastCheckpoint", "SampleGrid", "StopOnInterrupt"]

@@ -1,6 +1,8 @@
 """Checkpoints that are whole or not there."""
 
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 os.fsync(file.fileno())
             aside.replace(path)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            aside.unlink(missing_ok=True)
+            reason = error.strerror if isinstance(error, OSError) else f"{_free(path):,} bytes were left on its disk"
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
             kept = " The previous checkpoint is intact." if path.exists() else ""
-            raise UserError(f"The checkpoint {path} could not be written ({error}). Is the disk full?{kept}") from error
+            raise UserError(f"The checkpoint {path} could not be written: {reason}.{kept}") from error
+
+
+def _free(path: Path) -> int:
+    return shutil.disk_usage(path.parent).free

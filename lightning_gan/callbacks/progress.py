@@ -30,7 +30,7 @@ class ImagesProgressBar(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, GAN)
         steps, seen = trainer.max_steps - trainer.global_step, pl_module.images_seen
-        batch_size = getattr(trainer, "datamodule").batch_size  # noqa: B009  # set by Lightning, unknown to its type
+        batch_size = trainer.datamodule.batch_size  # type: ignore[attr-defined]  # a connector sets it
         self._bar = tqdm(
             desc="images",
             total=seen + steps * batch_size if trainer.max_steps > 0 else None,
@@ -48,7 +48,7 @@ class ImagesProgressBar(ProgressBar):
         assert isinstance(pl_module, GAN)
         assert self._bar is not None
         if self._bar.update(pl_module.images_seen - self._bar.n):  # it was redrawn: fetch the losses for the next time
-            losses = {name[5]: f"{scalar:.2f}" for name, scalar in outputs.items() if name.startswith("loss/")}
+            losses = {name[5]: f"{scalar:.2f}" for name, scalar in pl_module.scalars.items() if name.startswith("loss/")}
             self._bar.set_postfix(losses, refresh=False)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

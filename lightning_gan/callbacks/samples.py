@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lightning_gan import randomness
@@ -28,13 +29,16 @@ class SampleGrid(EveryImages):
 
     def __init__(self, every_images: int = 10_000, columns: int = 8, rows: int = 8) -> None:
         super().__init__(every_images)
+        if columns < 1 or rows < 1:
+            raise ValueError(f"a grid needs columns and rows, not {columns} and {rows}")
         self.columns = columns
         self.rows = rows
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, GAN)
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # a connector sets it
-            real, _ = getattr(trainer, "datamodule").real_images(self.columns * self.rows)  # noqa: B009
+            data = trainer.datamodule  # type: ignore[attr-defined]  # a connector sets it
+            real, _ = data.real_images(self.columns * self.rows)
             self._write(trainer, "real", real, pl_module.images_seen)
 
     def act(self, trainer: Trainer, gan: GAN) -> None:
@@ -50,8 +54,14 @@ class SampleGrid(EveryImages):
         enlarge = max(1, 64 // images.shape[-1])  # small images are hard to judge
         images = images.cpu().repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
         path = Path(trainer.default_root_dir, "samples", f"{name}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(make_grid(images, self.columns, pad_value=255).permute(1, 2, 0).numpy()).save(path)
+        aside = path.with_name(f".{path.name}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(make_grid(images, self.columns, pad_value=255).permute(1, 2, 0).numpy()).save(aside)
+            aside.replace(path)
+        except OSError as error:  # a picture less is no reason to stop
+            rank_zero_warn(f"The picture {path} could not be written: {error.strerror}.")
+            return
         for logger in trainer.loggers:
             if isinstance(logger, TolerantWandbLogger):
                 logger.log_picture("real" if name == "real" else "samples", path, images_seen)

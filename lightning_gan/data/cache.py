@@ -176,18 +176,23 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
         ) from None
     try:
         # Whoever was building while holding the lock has ended: these are left from builds that were killed.
-        for stale in folder.glob("*.tmp"):
+        for stale in folder.glob(_temporary(folder / "*").name):
             shutil.rmtree(stale, ignore_errors=True)
         yield
     finally:
         lock.release()
 
 
+def _temporary(target: Path) -> Path:
+    """Name the folder that becomes `target`; nobody else's folder has such a name, so leftovers may be removed."""
+    return target.with_name(f".lightning_gan-{target.name}.tmp")
+
+
 def _build(source: Source, preprocessing: Preprocessing, target: Path) -> None:
     needed = len(source.pictures) * preprocessing.channels * preprocessing.size**2
     if shutil.disk_usage(target.parent).free < needed:
         raise _disk_full(source.name, needed, target)
-    temporary = target.with_suffix(".tmp")
+    temporary = _temporary(target)
     try:
         temporary.mkdir()
         _write(source, preprocessing, temporary)

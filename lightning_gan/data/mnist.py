@@ -6,6 +6,7 @@ import socket
 import tempfile
 import zlib
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def _download(root: Path) -> Path:
             raw.mkdir(parents=True, exist_ok=True)
             for name in FILES:
                 (Path(temporary) / "MNIST" / "raw" / name).replace(raw / name)
-    except (OSError, RuntimeError) as error:
+    except (OSError, HTTPException, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"MNIST is not in {root} and could not be downloaded to it ({reason}). "

@@ -70,16 +70,12 @@ class Files:
 
     def digest(self, memory: Path) -> str:
         """Digest names and contents; the contents are read only if a name, size or time of change is new since last time."""
-        try:
-            remembered = memory / self._listing()
-            if remembered.is_file() and len(content := remembered.read_text()) == len(sha256().hexdigest()):
-                return content
-            content = self._content()
-        except OSError as error:
-            raise UserError(f"{error.filename or self.root} cannot be read: {error.strerror}.") from None
-        with contextlib.suppress(
-            OSError
-        ):  # forgetting costs only another reading; that nothing can be written, the cache will say
+        remembered = memory / self._listing()
+        if remembered.is_file() and len(content := remembered.read_text()) == len(sha256().hexdigest()):
+            return content
+        content = self._content()
+        # Forgetting costs only another reading; that nothing can be written, the cache will say.
+        with contextlib.suppress(OSError):
             memory.mkdir(parents=True, exist_ok=True)
             temporary = remembered.with_suffix(f".{os.getpid()}")
             temporary.write_text(content)
@@ -89,14 +85,21 @@ class Files:
     def _listing(self) -> str:
         listing = sha256(os.fsencode(self.root.resolve()))
         for name in self.names:
-            status = (self.root / name).stat()
+            try:
+                status = (self.root / name).stat()
+            except OSError:  # a broken link, say: decoding will name and skip it
+                listing.update(os.fsencode(name) + b"\0unreadable\0")
+                continue
             listing.update(os.fsencode(name) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
         return listing.hexdigest()
 
     def _content(self) -> str:
         def digest(name: str) -> bytes:
-            with (self.root / name).open("rb") as file:
-                return os.fsencode(name) + b"\0" + file_digest(file, "sha256").digest()
+            try:
+                with (self.root / name).open("rb") as file:
+                    return os.fsencode(name) + b"\0" + file_digest(file, "sha256").digest()
+            except OSError:
+                return os.fsencode(name) + b"\0unreadable"
 
         content = sha256()
         for part in in_parallel(digest, self.names, "Reading"):
@@ -111,11 +114,12 @@ def list_images(root: Path) -> list[str]:
 
 def walk(folder: Path | str, prefix: str = "", above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
     """Yield the image files below a folder; links are followed, except back to a folder `above`, which would never end."""
+    entries = visible(folder)
     status = Path(folder).stat()
     identity = (status.st_dev, status.st_ino)
     if identity in above:
         return
-    for entry in visible(folder):
+    for entry in entries:
         if entry.is_dir():
             yield from walk(entry.path, f"{prefix}{entry.name}/", above | {identity})
         elif is_image(entry):
@@ -133,5 +137,8 @@ def holds_images(entry: os.DirEntry[str]) -> bool:
 
 def visible(folder: Path | str) -> list[os.DirEntry[str]]:
     """List what is in a folder, without what file managers and archivers leave behind (`.DS_Store`, `._a.jpg`, `__MACOSX`)."""
-    with os.scandir(folder) as entries:
-        return [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+    except OSError as error:
+        raise UserError(f"The folder {folder} cannot be read: {error.strerror}.") from None

@@ -29,12 +29,19 @@ class Network(nn.Module):
 
 
 def _recording(init: Any) -> Any:
+    signature = inspect.signature(init)
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in signature.parameters.values()):
+        raise TypeError(f"{init.__qualname__} takes *args, which cannot be set by name in a configuration")
+    keywords = next((name for name, parameter in signature.parameters.items() if parameter.kind is parameter.VAR_KEYWORD), "")
+
     @functools.wraps(init)
     def recorded(self: Network, *args: Any, **kwargs: Any) -> None:
         if "record" not in vars(self):  # the outermost constructor is the one to call again
-            call = inspect.signature(init).bind(self, *args, **kwargs)
+            call = signature.bind(self, *args, **kwargs)
             call.apply_defaults()
-            init_args = {name: value for name, value in call.arguments.items() if name != "self"}
+            _, *named = call.arguments.items()
+            init_args = dict(named)
+            init_args |= init_args.pop(keywords, {})
             self.record = {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": init_args}
         init(self, *args, **kwargs)
 
@@ -78,6 +85,8 @@ class Generator(Network):
         latent_distribution: Literal["normal", "uniform"] = "normal",
     ) -> None:
         super().__init__()
+        if latent_dim < 1:
+            raise ValueError(f"latent_dim must be at least 1, not {latent_dim}")
         self.image_shape = image_shape
         self.num_classes = num_classes
         self.latent_dim = latent_dim

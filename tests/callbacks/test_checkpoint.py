@@ -42,7 +42,9 @@ def test_a_write_that_fails_leaves_the_previous_checkpoint(tmp_path: Path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match=r"last\.ckpt could not be written .*No space left.*The previous checkpoint is intact"):
+    with pytest.raises(
+        UserError, match=r"last\.ckpt could not be written: No space left on device\. The previous checkpoint is intact"
+    ):
         AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert names(tmp_path) == ["last.ckpt"]

@@ -300,3 +300,12 @@ def test_three_ask_at_once_and_the_one_that_builds_is_killed(tmp_path: Path, cac
     assert decoded.pop(str(killed.pid)) < n
     assert list(decoded.values()) == [n]  # of the other two, one has decoded and one has waited
     assert len(folders(cache)) == 1  # nothing is left of the killed one
+
+
+def test_what_others_keep_beside_the_caches_stays(cache: Path) -> None:
+    (cache / "thesis.tmp").mkdir(parents=True)
+    (cache / "thesis.tmp" / "chapter.tex").write_text("precious")
+    (cache / ".lightning_gan-digits-0123.tmp").mkdir()  # left by a build that was killed
+    prepare(source(), AS_IS, cache)
+    assert (cache / "thesis.tmp" / "chapter.tex").read_text() == "precious"
+    assert not (cache / ".lightning_gan-digits-0123.tmp").exists()

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from lightning_gan.data import pictures
-from lightning_gan.data.pictures import Arrays, Files, list_images
+from lightning_gan.data.pictures import Arrays, Files, list_images, visible
 from lightning_gan.errors import UserError
 
 
@@ -69,10 +69,17 @@ def test_a_memory_cut_short_is_not_believed(tmp_path: Path) -> None:
     assert files.digest(tmp_path / "memory") == first
 
 
-def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_left_for_decoding_to_name(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
-    with pytest.raises(UserError, match=r"a\.png cannot be read: No such file"):
-        Files(tmp_path, ["a.png"]).digest(tmp_path / "memory")
+    files = Files(tmp_path, ["a.png"])
+    broken = files.digest(tmp_path / "memory")
+    (tmp_path / "gone.png").write_bytes(b"here now")
+    assert files.digest(tmp_path / "memory") != broken
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="gone cannot be read: No such file"):
+        visible(tmp_path / "gone")
 
 
 def test_arrays() -> None:

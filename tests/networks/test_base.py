@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -69,6 +70,19 @@ class TestRecord:
         network = Wrapped((1, 8, 8), scale=3.0)
         assert network.record["init_args"] == {"image_shape": (1, 8, 8), "num_classes": 0, "scale": 3.0}
         assert getattr(build(network.record), "scale", None) == 3.0
+
+    def test_keyword_arguments_of_any_name_are_recorded_by_name(self) -> None:
+        class Keywords(Wrapped):
+            def __init__(self, image_shape: tuple[int, int, int], **kwargs: Any) -> None:
+                super().__init__(image_shape, **kwargs)
+
+        assert Keywords((1, 8, 8), scale=3.0).record["init_args"] == {"image_shape": (1, 8, 8), "scale": 3.0}
+
+    def test_positional_arguments_of_any_number_are_refused(self) -> None:
+        with pytest.raises(TypeError, match="cannot be set by name"):
+
+            class Positional(Discriminator):
+                def __init__(self, *args: Any) -> None: ...
 
     def test_a_copy_keeps_the_record(self) -> None:
         network = Wrapped((1, 8, 8))
