@@ -303,7 +303,9 @@ class CLI(LightningCLI):
                 where = run.url if not run.offline else f"recorded offline; upload with: wandb sync {Path(run.dir).parent}"
                 self._say(f"  W&B          {where}")
         if checkpoint.exists():
-            self._say(f"  next         python -m lightning_gan sample --ckpt_path {checkpoint} --num 1000 --output samples.npz")
+            python = "uv run python" if "UV" in os.environ else "python"
+            sample = f"{python} -m lightning_gan sample --ckpt_path {checkpoint}"
+            self._say(f"  next         {sample} --num 1000 --output samples.npz")
 
     def _say(self, line: str) -> None:
         if self.trainer.is_global_zero:

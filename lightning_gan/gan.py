@@ -183,11 +183,10 @@ class GAN(LightningModule):
         Raises:
             UserError: the checkpoint's networks were built differently.
         """
-        for network in (self.generator, self.discriminator):
-            name = "generator" if network is self.generator else "discriminator"
-            if (trained := checkpoint["lightning_gan"][name]) != network.record:
+        for name, ours in {"generator": self.generator.record, "discriminator": self.discriminator.record}.items():
+            if (theirs := checkpoint["lightning_gan"][name]) != ours:
                 raise UserError(
-                    f"The checkpoint's {name} is {_call(trained)}, but the configuration's is {_call(network.record)}. "
+                    f"The checkpoint's {name} is {_call(theirs)}, but the configuration's is {_call(ours)}. "
                     "Start from the run's own configuration with -c RUN/config.yaml."
                 )
 
