@@ -46,10 +46,36 @@ class R1(Penalty):
         super().__init__(weight, every)
 
     def __call__(self, p: CriticPass) -> Tensor:
-        return self.weight / 2 * _squared_gradient(p.real_logits, p.real)
+        return self.weight / 2 * _gradient(p.real_logits, p.real).square().sum(1)
 
 
-def _squared_gradient(logits: Tensor, images: Tensor) -> Tensor:
-    """Squared norm of each logit's gradient by its own image: (N,), (N, C, H, W) -> (N,)."""
-    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)  # (N, C, H, W)
-    return gradient.square().flatten(1).sum(1)
+class R2(Penalty):
+    """R2 penalty, Mescheder et al. 2018, Eq. 10: gamma / 2 * ||grad_x D(x)||^2 at generated images."""
+
+    def __init__(self, weight: float = 10.0, every: int = 1) -> None:
+        super().__init__(weight, every)
+
+    def __call__(self, p: CriticPass) -> Tensor:
+        return self.weight / 2 * _gradient(p.fake_logits, p.fake).square().sum(1)
+
+
+class GradientPenalty(Penalty):
+    """Gradient penalty, Gulrajani et al. 2017, Eq. 3: lambda * (||grad_x D(x)|| - 1)^2 at random points between the images.
+
+    Each point lies on the line between a real and a generated image, uniformly.
+    """
+
+    def __init__(self, weight: float = 10.0, every: int = 1) -> None:
+        super().__init__(weight, every)
+
+    def __call__(self, p: CriticPass) -> Tensor:
+        share = torch.rand(len(p.real), 1, 1, 1, device=p.real.device)  # (N, 1, 1, 1)
+        between = torch.lerp(p.fake, p.real, share).detach().requires_grad_()  # (N, C, H, W)
+        norm: Tensor = torch.linalg.vector_norm(_gradient(p.critic(between), between), dim=1)  # (N,); its gradient at 0 is 0
+        return self.weight * (norm - 1).square()
+
+
+def _gradient(logits: Tensor, images: Tensor) -> Tensor:
+    """Gradient of each logit by its own image: (N,), (N, C, H, W) -> (N, C * H * W)."""
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.flatten(1)

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from lightning_gan import randomness
 from lightning_gan.data import DataModule
 from lightning_gan.gan import GAN, critique
-from lightning_gan.losses import AdversarialLoss, NonSaturating
+from lightning_gan.losses import AdversarialLoss, NonSaturating, Relativistic
 from lightning_gan.penalties import R1, CriticPass, Penalty
 
 MakeGAN = Callable[..., GAN]
@@ -218,14 +218,17 @@ def test_real_and_fake_logits_carry_gradient_to_their_images(make_gan: MakeGAN) 
     assert_close(p.critic(fake), p.fake_logits)
 
 
-def test_one_generator_step_by_hand(make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule) -> None:
+@pytest.mark.parametrize("loss", [NonSaturating(), Relativistic()])
+def test_one_generator_step_by_hand(
+    make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, loss: AdversarialLoss
+) -> None:
     """The weights after one training step are those of a few lines of plain PyTorch."""
     sgd = partial(torch.optim.SGD, lr=0.1)  # Adam's first step is a sign, which rounding can turn
-    gan = make_gan(generator_optimizer=sgd, discriminator_optimizer=sgd)
+    gan = make_gan(loss=loss, generator_optimizer=sgd, discriminator_optimizer=sgd)
     by_hand = copy.deepcopy(gan)
     make_trainer(max_steps=1).fit(gan, digits)
 
-    g, d, loss = by_hand.generator.train(), by_hand.discriminator.train(), NonSaturating()
+    g, d = by_hand.generator.train(), by_hand.discriminator.train()
     g_optimizer, d_optimizer = by_hand.generator_optimizer(g.parameters()), by_hand.discriminator_optimizer(d.parameters())
     batch = digits.on_after_batch_transfer(digits.train_dataloader().batch(0), 0)
     randomness.reseed(0, "step", 0, 0)
@@ -238,8 +241,9 @@ def test_one_generator_step_by_hand(make_gan: MakeGAN, make_trainer: MakeTrainer
     d_optimizer.zero_grad()
     d_loss.backward()
     d_optimizer.step()
-    logits = d(g(z2))
-    g_loss = loss.generator(logits, logits).mean()
+    fake_logits = d(g(z2))
+    real_logits = d(batch.images) if isinstance(loss, Relativistic) else fake_logits
+    g_loss = loss.generator(real_logits, fake_logits).mean()
     g_optimizer.zero_grad()
     g_loss.backward()
     g_optimizer.step()
