@@ -16,7 +16,7 @@ def make_run_folder(name: str, chosen: str | None = None) -> Path:
     Raises:
         UserError: the folder cannot be made, or has something in it.
     """
-    if Path(name).name != name:
+    if Path(name).name != name or name == "..":
         raise UserError(f"--name {name} cannot name a folder.")
     try:
         if chosen is not None:

@@ -48,12 +48,19 @@ class MetricsCSV(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = {**metrics, "step": step}
         try:
+            self.save()
             if new := sorted(set(row) - set(self._columns)):
                 self._rewrite([*self._columns, *new])
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerow(row)
         except OSError as error:  # a row less is no reason to stop
             rank_zero_warn(f"A row of {self.path} could not be written: {error.strerror}.")
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Make the file; Lightning calls this when training starts, too."""
+        if not self.path.exists():
+            self._rewrite(self._columns)
 
     def _rewrite(self, columns: list[str]) -> None:
         """Write the file again, with more columns."""
