@@ -204,7 +204,7 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except (TypeError, ValueError) as error:  # a constructor's word on its arguments, within jsonargparse's if it lies deep
+        except (ImportError, TypeError, ValueError) as error:  # a constructor's word, within jsonargparse's if it lies deep
             reason = innermost(error)
             raise reason if isinstance(reason, UserError) else UserError(f"{str(reason).rstrip('.')}.") from error
 
@@ -236,6 +236,8 @@ class CLI(LightningCLI):
             images_before, steps_before = self.checkpoint["lightning_gan"]["images_seen"], self.checkpoint["global_step"]
             if images <= images_before:
                 raise UserError(f"The checkpoint has seen {images_before:,} images already. Raise --max_images={images}.")
+            if given != -1 and given <= steps_before:
+                raise UserError(f"The checkpoint has taken {steps_before:,} steps already. Raise --trainer.max_steps={given}.")
         steps: int = steps_before + math.ceil((images - images_before) / self.datamodule.batch_size)
         return steps if given == -1 else min(steps, given)
 
@@ -247,14 +249,16 @@ class CLI(LightningCLI):
             os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
         else:  # only rank 0 writes
             self.run_dir = Path(config.run_dir or os.environ.get(RUN_DIR_VARIABLE, RUNS))
+        chosen = config.run_dir is not None
         config.run_dir = config.ckpt_path = None  # the saved configuration repeats the run elsewhere, and from the start
         theirs = loggers if isinstance(loggers, list) else [loggers] if isinstance(loggers, Logger) else []
         try:
             trainer = super().instantiate_trainer(
                 default_root_dir=self.run_dir, logger=[MetricsCSV(self.run_dir), *theirs], **kwargs
             )
+            self.datamodule.check_share(trainer.world_size)
         except Exception:
-            if _rank() == 0:
+            if _rank() == 0 and not chosen:
                 self.run_dir.rmdir()  # there is nothing in it yet
             raise
         if _rank() == 0 and not any(isinstance(logger, WandbLogger) for logger in theirs):
@@ -287,7 +291,7 @@ class CLI(LightningCLI):
 
     def _summarize(self) -> None:
         """Say where everything is."""
-        if self.run_dir is None:
+        if self.run_dir is None or not self.trainer.is_global_zero:
             return
         pictures = sorted(self.run_dir.glob("samples/[0-9]*.png"))
         checkpoint = self.run_dir / "checkpoints" / "last.ckpt"

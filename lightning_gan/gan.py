@@ -193,6 +193,10 @@ class GAN(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_fits(checkpoint)
         self.images_seen = checkpoint["lightning_gan"]["images_seen"]
+        # The optimizers' states are the checkpoint's, but their learning rates and the like are what the user says now.
+        for state, configured in zip(checkpoint["optimizer_states"], self.configure_optimizers(), strict=True):
+            for saved, group in zip(state["param_groups"], configured.param_groups, strict=True):
+                saved.update({name: value for name, value in group.items() if name != "params"})
 
     def _backward(self, index: int, loss: Tensor) -> LightningOptimizer:
         optimizer: LightningOptimizer = self.optimizers()[index]  # type: ignore[index]  # there are always two

@@ -278,6 +278,23 @@ class TestResuming:
         assert "The checkpoint's generator is DCGANGenerator(" in error
         assert "-c RUN/config.yaml" in error
 
+    def test_the_users_learning_rate_wins(self) -> None:
+        fit("--wandb", "off", "--run_dir", "run")
+        resume = ["--max_images", "192", "--ckpt_path", "run/checkpoints/last.ckpt", "--model.generator_optimizer.lr", "0"]
+        fit("--wandb", "off", "--run_dir", "more", *resume)
+        before, after = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("run", "more"))
+        assert after["optimizer_states"][1]["param_groups"][0]["lr"] == 0
+        weight = "generator.dense.weight"
+        assert torch.equal(after["state_dict"][weight], before["state_dict"][weight])
+        weight = "discriminator.dense.weight"
+        assert not torch.equal(after["state_dict"][weight], before["state_dict"][weight])
+
+    def test_steps_that_are_taken_already_are_told_so(self, capsys: pytest.CaptureFixture[str]) -> None:
+        fit("--wandb", "off", "--run_dir", "run")
+        resume = ["--max_images", "320", "--ckpt_path", "run/checkpoints/last.ckpt", "--trainer.max_steps", "5"]
+        assert main(["fit", *SMALL, *resume]) == 2
+        assert "has taken 5 steps already. Raise --trainer.max_steps=5." in capsys.readouterr().err
+
     def test_a_run_that_is_complete_is_told_so(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         fit("--wandb", "off", "--run_dir", "run")
         assert main(["fit", *SMALL, "--ckpt_path", "run/checkpoints/last.ckpt"]) == 2

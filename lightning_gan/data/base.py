@@ -206,9 +206,12 @@ class DataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         _ = self.prepared  # building takes a lock and finds what is built, so any process may come first
 
-    def train_dataloader(self) -> TrainingLoader:
-        trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+    def check_share(self, world_size: int) -> None:
+        """Refuse a batch that the processes cannot share equally.
+
+        Raises:
+            UserError: the number of processes does not divide the batch size.
+        """
         if self.batch_size % world_size:
             below = self.batch_size // world_size * world_size
             choices = " or ".join(str(size) for size in (below, below + world_size) if size)
@@ -216,6 +219,11 @@ class DataModule(LightningDataModule):
                 f"--data.batch_size={self.batch_size} images cannot be shared equally among {world_size} processes; "
                 f"take a multiple of {world_size}, such as {choices}."
             )
+
+    def train_dataloader(self) -> TrainingLoader:
+        trainer = self.trainer
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        self.check_share(world_size)
         images, labels = self.images("train")
         device = residence(images.nbytes, trainer.strategy.root_device if trainer else torch.device("cpu"), self.device_bytes)
         return TrainingLoader(
