@@ -59,11 +59,14 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def save(self) -> None:
         """Make the file; Lightning calls this when training starts, too."""
-        if not self.path.exists():
-            self._rewrite(self._columns)
+        try:
+            if not self.path.exists():
+                self._rewrite(self._columns)
+        except OSError as error:
+            rank_zero_warn(f"{self.path} could not be written: {error.strerror}.")
 
     def _rewrite(self, columns: list[str]) -> None:
-        """Write the file again, with more columns."""
+        """Write the file, with the rows it has, under these columns."""
         rows = []
         if self.path.exists():
             with self.path.open(newline="") as file:
@@ -81,6 +84,8 @@ class MetricsCSV(Logger):
 class TolerantWandbLogger(WandbLogger):
     """A WandbLogger that never stops a run: when W&B fails it says so once and is silent from then on."""
 
+    _failed = False
+
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self._try(super().log_metrics, metrics, step)
 
@@ -92,7 +97,7 @@ class TolerantWandbLogger(WandbLogger):
         self._try(lambda: self.experiment.log({key: wandb.Image(str(path)), "images_seen": images_seen}))
 
     def _try(self, log: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        if getattr(self, "_failed", False):
+        if self._failed:
             return
         try:
             log(*args, **kwargs)

@@ -31,11 +31,15 @@ class TestMetricsCSV:
     def test_a_full_disk_costs_a_row_and_not_the_run(self, tmp_path: Path) -> None:
         logger = MetricsCSV(tmp_path)
         logger.log_metrics({"loss": 0.5}, step=0)
-        logger.path.chmod(0o400)
         logger.path.unlink()
         logger.path.mkdir()  # stands in for a disk that cannot be written to, which root cannot be denied
         with pytest.warns(UserWarning, match=r"A row of .*metrics\.csv could not be written"):
             logger.log_metrics({"loss": 0.5}, step=1)
+
+    def test_a_folder_that_is_gone_does_not_stop_the_run(self, tmp_path: Path) -> None:
+        (tmp_path / "run").write_text("")  # Lightning saves after every row and once at the start, outside of log_metrics
+        with pytest.warns(UserWarning, match=r"metrics\.csv could not be written: "):
+            MetricsCSV(tmp_path / "run").save()
 
 
 class Broken:
