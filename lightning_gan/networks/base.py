@@ -99,7 +99,27 @@ class Generator(Network):
 
     @abstractmethod
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Generate images in [-1, 1]: (N, latent_dim), int64 (N,) or None -> (N, C, H, W)."""
+        """Generate images in [-1, 1], or about it if there is no tanh: (N, latent_dim), int64 (N,) or None -> (N, C, H, W)."""
+
+
+class StyleGenerator(Generator):
+    """A generator that maps its latents to styles first, Karras et al. 2019: what truncation and path length act on.
+
+    In evaluation mode it draws nothing: an image is a function of its latent and its label.
+
+    Attributes:
+        mean_style: moving average of the styles of random latents, a buffer of shape (style_dim,).
+    """
+
+    mean_style: Tensor
+
+    @abstractmethod
+    def styles(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Map latents to a style for each layer: (N, latent_dim), int64 (N,) or None -> (N, layers, style_dim)."""
+
+    @abstractmethod
+    def synthesize(self, styles: Tensor) -> Tensor:
+        """Generate images in about [-1, 1] from styles: (N, layers, style_dim) -> (N, C, H, W)."""
 
 
 class Discriminator(Network):
