@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gan.networks.base import Generator
+from lightning_gan.schedules import Schedule, at
 
 
 class AveragedGenerator(nn.Module):
@@ -18,13 +19,13 @@ class AveragedGenerator(nn.Module):
 
     Args:
         generator: copied, and from then on followed by `update`.
-        half_life: images after which a past generator counts half.
+        half_life: images after which a past generator counts half; a number or a schedule.
         ramp: the half-life is at most this share of the images seen so far.
     """
 
-    def __init__(self, generator: Generator, half_life: float = 10_000, ramp: float = 0.05) -> None:
+    def __init__(self, generator: Generator, half_life: float | Schedule = 10_000, ramp: float = 0.05) -> None:
         super().__init__()
-        if half_life < 0:
+        if not isinstance(half_life, Schedule) and half_life < 0:
             raise ValueError(f"the average's half-life must not be negative, and is {half_life}")
         self.generator = copy.deepcopy(generator).eval().requires_grad_(False)
         self.half_life = half_life
@@ -45,7 +46,7 @@ class AveragedGenerator(nn.Module):
             images: images seen since the last update.
             images_seen: images seen in all, these included.
         """
-        half_life = min(self.half_life, self.ramp * images_seen)
+        half_life = min(at(self.half_life, images_seen), self.ramp * images_seen)
         beta = 0.5 ** (images / half_life) if half_life > 0 else 0.0
         averaged, current = _tensors(self.generator), _tensors(generator)
         floats = [i for i, tensor in enumerate(averaged) if tensor.is_floating_point()]

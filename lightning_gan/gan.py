@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gan import __version__, images, randomness
+from lightning_gan.augment.base import Augmentation
+from lightning_gan.constraints import Constraint
 from lightning_gan.ema import AveragedGenerator
 from lightning_gan.errors import UserError
 from lightning_gan.losses import AdversarialLoss
-from lightning_gan.networks.base import Discriminator, Generator, call_frozen
-from lightning_gan.penalties import CriticPass, Penalty
+from lightning_gan.networks.base import Discriminator, Generator, StyleGenerator, call_frozen
+from lightning_gan.penalties import CriticPass, GeneratorPenalty, Penalty, Term
+from lightning_gan.schedules import Schedule, at
 
 OptimizerCallable = Callable[[Iterable[Any]], Optimizer]
 
@@ -34,8 +37,13 @@ class GAN(LightningModule):
         generator_optimizer: makes G's optimizer from its parameters.
         discriminator_optimizer: makes D's optimizer from its parameters.
         penalties: further terms of D's loss, by the name they are logged under.
+        generator_penalties: the same of G's; they need a generator with styles.
+        constraint: what is done to D's weights after each of its steps.
+        augment: random changes of all images on their way to D.
+        generator_schedules: what G's optimizer changes with the images seen: `lr`, `beta1`, `beta2` or another of its settings.
+        discriminator_schedules: the same for D's.
         critic_steps: training steps for each step of G.
-        ema_half_life: half-life of the averaged generator, in images.
+        ema_half_life: half-life of the averaged generator, in images; a number or a schedule.
         generator_clip_norm: largest norm of G's gradient; a longer one is scaled down to it.
         discriminator_clip_norm: the same for D.
         seed: of every random draw in training.
@@ -53,8 +61,13 @@ class GAN(LightningModule):
         generator_optimizer: OptimizerCallable,
         discriminator_optimizer: OptimizerCallable,
         penalties: dict[str, Penalty] | None = None,
+        generator_penalties: dict[str, GeneratorPenalty] | None = None,
+        constraint: Constraint | None = None,
+        augment: Augmentation | None = None,
+        generator_schedules: dict[str, Schedule] | None = None,
+        discriminator_schedules: dict[str, Schedule] | None = None,
         critic_steps: int = 1,
-        ema_half_life: float = 10_000,
+        ema_half_life: float | Schedule = 10_000,
         generator_clip_norm: float | None = None,
         discriminator_clip_norm: float | None = None,
         seed: int = 0,
@@ -65,12 +78,19 @@ class GAN(LightningModule):
         for name, norm in {"generator": generator_clip_norm, "discriminator": discriminator_clip_norm}.items():
             if norm is not None and norm <= 0:
                 raise ValueError(f"{name}_clip_norm must be positive, not {norm}")
+        if generator_penalties and not isinstance(generator, StyleGenerator):
+            raise ValueError(f"generator_penalties act on a generator's styles, and {type(generator).__name__} has none")
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator
         self.average = AveragedGenerator(generator, ema_half_life)
         self.loss = loss
-        self.penalties = penalties or {}
+        self.penalties = nn.ModuleDict(penalties or {})
+        self.generator_penalties = nn.ModuleDict(generator_penalties or {})
+        self.constraint = constraint
+        self.augment = augment
+        self.generator_schedules = generator_schedules or {}
+        self.discriminator_schedules = discriminator_schedules or {}
         self.generator_optimizer = generator_optimizer
         self.discriminator_optimizer = discriminator_optimizer
         self.critic_steps = critic_steps
@@ -78,6 +98,7 @@ class GAN(LightningModule):
         self.discriminator_clip_norm = discriminator_clip_norm
         self.seed = seed
         self.images_seen = 0
+        self.configure_optimizers()  # what cannot be set or scheduled is said now rather than when training starts
         self.scalars: dict[str, Tensor] = {}
 
     def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> dict[str, Tensor]:
@@ -85,51 +106,63 @@ class GAN(LightningModule):
         real, y, *_ = batch
         step = self.trainer.global_step
         randomness.reseed(self.seed, "step", step, self.global_rank)
+        self._follow_schedules(self.trainer.optimizers)
 
+        images_before = self.images_seen
         scalars = self.discriminator_step(real, y, step)
-        batch_size = len(real) * self.trainer.world_size
-        self.images_seen += batch_size
         if (step + 1) % self.critic_steps == 0:
             scalars |= self.generator_step(real, y, step)
-            self.average.update(self.generator, self.critic_steps * batch_size, self.images_seen)
+            self.average.update(self.generator, self.critic_steps * (self.images_seen - images_before), self.images_seen)
 
         self.scalars |= scalars
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # a connector sets it
         if every and (step + 1) % every == 0:  # a call of log_dict costs as much as a small network's step
-            self.log_dict({**self.scalars, "images_seen": self._images_seen()})
+            self.log_dict({**self.scalars, **self._scheduled(), "images_seen": self._images_seen()})
         return scalars
 
     def discriminator_step(self, real: Tensor, y: Tensor | None, step: int) -> dict[str, Tensor]:
         """Update D at real images (N, C, H, W) and as many generated ones."""
-        due = {name: penalty for name, penalty in self.penalties.items() if step % penalty.every == 0}
+        due = _due(self.penalties, step)
         with torch.no_grad():
             fake = call_frozen(self.generator, self.latents("discriminator", step, len(real)), y).float()
         real, fake = (x.detach().requires_grad_(bool(due)) for x in (real, fake))
 
         with self._full_precision() if due else nullcontext():
-            p = critique(self.discriminator, real, fake, y)
+            p = critique(self.discriminator, self.augment, real, fake, y)
             adversarial = self.loss.discriminator(p.real_logits, p.fake_logits).mean()
-            terms = {f"penalty/{name}": penalty(p).mean() for name, penalty in due.items()}
-        loss = adversarial + sum(penalty.every * term for penalty, term in zip(due.values(), terms.values(), strict=True))
+            terms = {name: at(penalty.weight, self.images_seen) * penalty(p).mean() for name, penalty in due.items()}
+        loss = adversarial + sum(due[name].every * term for name, term in terms.items())
 
         # Lightning counts each call of an optimizer's `step` as a training step. D takes one in every training step, so
         # that D's are the ones to count.
         optimizer = self._backward(0, loss)
         optimizer.step()
+        if self.constraint is not None:
+            self.constraint(self.discriminator)
+        self.images_seen += len(real) * self.trainer.world_size
+        if self.augment is not None:
+            self.augment.update(p.real_logits.detach(), self.images_seen)
         scalars = {"loss/discriminator": adversarial, "logits/real": p.real_logits.mean(), "logits/fake": p.fake_logits.mean()}
-        return {name: scalar.detach() for name, scalar in (scalars | terms).items()}
+        scalars |= {f"penalty/{name}": term for name, term in terms.items()}
+        return {name: scalar.detach() for name, scalar in scalars.items()}
 
     def generator_step(self, real: Tensor, y: Tensor | None, step: int) -> dict[str, Tensor]:
         """Update G through D, which stays as it is."""
-        fake = self.generator(self.latents("generator", step, len(real)), y)
-        critic = partial(call_frozen, self.discriminator)
-        fake_logits = critic(fake, y).float()
-        real_logits = critic(real, y).float() if self.loss.generator_sees_real else fake_logits
-        loss = self.loss.generator(real_logits, fake_logits).mean()
+        z = self.latents("generator", step, len(real))
+        critic = _critic(partial(call_frozen, self.discriminator), self.augment, y)
+        fake_logits = critic(self.generator(z, y))
+        real_logits = critic(real) if self.loss.generator_sees_real else fake_logits
+        adversarial = self.loss.generator(real_logits, fake_logits).mean()
+
+        due = _due(self.generator_penalties, step // self.critic_steps)
+        with self._full_precision() if due else nullcontext():
+            terms = {name: at(p.weight, self.images_seen) * p(self.generator, z, y).mean() for name, p in due.items()}
+        loss = adversarial + sum(due[name].every * term for name, term in terms.items())
 
         optimizer = self._backward(1, loss)
         self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)  # as optimizer.step(), but not counted
-        return {"loss/generator": loss.detach()}
+        scalars = {"loss/generator": adversarial} | {f"generator_penalty/{name}": term for name, term in terms.items()}
+        return {name: scalar.detach() for name, scalar in scalars.items()}
 
     def latents(self, purpose: str, step: int, n: int) -> Tensor:
         """Draw this process' share of a step's latents: (n, latent_dim).
@@ -155,10 +188,12 @@ class GAN(LightningModule):
         self.validation_step(batch, batch_idx)
 
     def configure_optimizers(self) -> list[Optimizer]:
-        return [
+        optimizers = [
             self.discriminator_optimizer(self.discriminator.parameters()),
             self.generator_optimizer(self.generator.parameters()),
         ]
+        self._follow_schedules(optimizers)
+        return optimizers
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradient, after a gradient scaler has undone its scaling."""
@@ -198,6 +233,22 @@ class GAN(LightningModule):
             for saved, group in zip(state["param_groups"], configured.param_groups, strict=True):
                 saved.update({name: value for name, value in group.items() if name != "params"})
 
+    def _follow_schedules(self, optimizers: list[Optimizer]) -> None:
+        """Set what the optimizers change with the images seen."""
+        schedules = (self.discriminator_schedules, self.generator_schedules)
+        for optimizer, scheduled in zip(optimizers, schedules, strict=True):
+            for name, schedule in scheduled.items():
+                _set(optimizer, name, schedule(self.images_seen))
+
+    def _scheduled(self) -> dict[str, float]:
+        """Tell what the optimizers' schedules say, for the loggers."""
+        schedules = {"discriminator": self.discriminator_schedules, "generator": self.generator_schedules}
+        return {
+            f"{name}/{network}": schedule(self.images_seen)
+            for network, scheduled in schedules.items()
+            for name, schedule in scheduled.items()
+        }
+
     def _backward(self, index: int, loss: Tensor) -> LightningOptimizer:
         optimizer: LightningOptimizer = self.optimizers()[index]  # type: ignore[index]  # there are always two
         optimizer.zero_grad()
@@ -218,10 +269,32 @@ def _call(record: dict[str, Any]) -> str:
     return f"{record['class_path'].rpartition('.')[2]}({arguments})"
 
 
-def critique(discriminator: Discriminator, real: Tensor, fake: Tensor, y: Tensor | None) -> CriticPass:
-    """Let D look at real and generated images, both (N, C, H, W)."""
+Critic = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N,)
 
-    def critic(x: Tensor) -> Tensor:
-        return discriminator(x, y).float()  # type: ignore[no-any-return]  # torch types every module's output as Any
 
+def critique(
+    discriminator: Discriminator, augment: Augmentation | None, real: Tensor, fake: Tensor, y: Tensor | None
+) -> CriticPass:
+    """Let D look at real and generated images, both (N, C, H, W), through the augmentation."""
+    critic = _critic(discriminator, augment, y)
     return CriticPass(real, fake, critic(real), critic(fake), critic)
+
+
+def _critic(discriminator: Callable[..., Tensor], augment: Augmentation | None, y: Tensor | None) -> Critic:
+    return lambda x: discriminator(x if augment is None else augment(x), y).float()
+
+
+def _due(terms: nn.ModuleDict, step: int) -> dict[str, Term]:
+    """Pick the penalties whose turn it is."""
+    return {name: term for name, term in terms.items() if isinstance(term, Term) and step % term.every == 0}
+
+
+def _set(optimizer: Optimizer, name: str, value: float) -> None:
+    """Set a setting of an optimizer by name; `beta1` and `beta2` are the two of Adam's betas."""
+    for group in optimizer.param_groups:
+        if name in ("beta1", "beta2") and "betas" in group:
+            group["betas"] = (value, group["betas"][1]) if name == "beta1" else (group["betas"][0], value)
+        elif name in group and name != "params":
+            group[name] = value
+        else:
+            raise UserError(f"{type(optimizer).__name__} has no '{name}' to schedule.")

@@ -1,11 +1,16 @@
-"""Penalties on the discriminator: terms of its loss, one value per sample."""
+"""Penalties: further terms of a network's loss, one value per sample."""
 
-from abc import ABC, abstractmethod
+import math
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from lightning_gan.networks.base import StyleGenerator
+from lightning_gan.processes import mean_over_processes
+from lightning_gan.schedules import Schedule
 
 
 class CriticPass(NamedTuple):
@@ -18,64 +23,191 @@ class CriticPass(NamedTuple):
     critic: Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N,); labels and augmentation are already inside
 
 
-class Penalty(ABC):
-    """A term of D's loss.
+class Term(nn.Module):
+    """A weighted term of a loss. A module, so that what it keeps from step to step is a buffer and in the checkpoint.
 
     Args:
-        weight: its factor, as in the paper.
+        weight: its factor, as in the paper; a number or a schedule.
         every: compute it at every n-th training step only, n times as strong (lazy regularisation, Karras et al. 2020, Section
             3.1, which loses little and saves most of its cost).
     """
 
-    def __init__(self, weight: float, every: int = 1) -> None:
+    def __init__(self, weight: float | Schedule, every: int = 1) -> None:
+        super().__init__()
         if every < 1:
             raise ValueError(f"a penalty's `every` must be at least 1, not {every}")
-        if weight < 0:
+        if not isinstance(weight, Schedule) and weight < 0:
             raise ValueError(f"a penalty's weight must not be negative, and is {weight}")
         self.weight = weight
         self.every = every
 
+
+class Penalty(Term):
+    """A term of D's loss."""
+
     @abstractmethod
-    def __call__(self, p: CriticPass) -> Tensor: ...  # (N,), weighted
+    def forward(self, p: CriticPass) -> Tensor: ...  # (N,), before the weight
 
 
 class R1(Penalty):
-    """R1 penalty, Mescheder et al. 2018, Eq. 9: gamma / 2 * ||grad_x D(x)||^2 at real images."""
+    """R1 penalty, Mescheder et al. 2018, Eq. 9: 1/2 * ||grad_x D(x)||^2 at real images; the weight is its gamma."""
 
-    def __init__(self, weight: float = 10.0, every: int = 1) -> None:
+    def __init__(self, weight: float | Schedule = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)
 
-    def __call__(self, p: CriticPass) -> Tensor:
-        return self.weight / 2 * _gradient(p.real_logits, p.real).square().sum(1)
+    def forward(self, p: CriticPass) -> Tensor:
+        return _gradient(p.real_logits, p.real).square().sum(1) / 2
 
 
 class R2(Penalty):
-    """R2 penalty, Mescheder et al. 2018, Eq. 10: gamma / 2 * ||grad_x D(x)||^2 at generated images."""
+    """R2 penalty, Mescheder et al. 2018, Eq. 10: 1/2 * ||grad_x D(x)||^2 at generated images; the weight is its gamma."""
 
-    def __init__(self, weight: float = 10.0, every: int = 1) -> None:
+    def __init__(self, weight: float | Schedule = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)
 
-    def __call__(self, p: CriticPass) -> Tensor:
-        return self.weight / 2 * _gradient(p.fake_logits, p.fake).square().sum(1)
+    def forward(self, p: CriticPass) -> Tensor:
+        return _gradient(p.fake_logits, p.fake).square().sum(1) / 2
 
 
 class GradientPenalty(Penalty):
-    """Gradient penalty, Gulrajani et al. 2017, Eq. 3: lambda * (||grad_x D(x)|| - 1)^2 at random points between the images.
+    """WGAN-GP's, Gulrajani et al. 2017, Eq. 3: (||grad_x D(x)|| - 1)^2 at random points between real and generated images."""
 
-    Each point lies on the line between a real and a generated image, uniformly.
-    """
-
-    def __init__(self, weight: float = 10.0, every: int = 1) -> None:
+    def __init__(self, weight: float | Schedule = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)
 
-    def __call__(self, p: CriticPass) -> Tensor:
-        share = torch.rand(len(p.real), 1, 1, 1, device=p.real.device)  # (N, 1, 1, 1)
-        between = torch.lerp(p.fake, p.real, share).detach().requires_grad_()  # (N, C, H, W)
-        norm: Tensor = torch.linalg.vector_norm(_gradient(p.critic(between), between), dim=1)  # (N,); its gradient at 0 is 0
-        return self.weight * (norm - 1).square()
+    def forward(self, p: CriticPass) -> Tensor:
+        return (_slope(p, _between(p.real, p.fake)) - 1).square()
+
+
+class ZeroCentredGradientPenalty(Penalty):
+    """Zero-centred, Thanh-Tung et al. 2019, Eq. 11: ||grad_x D(x)||^2 at random points between real and generated images."""
+
+    def __init__(self, weight: float | Schedule = 10.0, every: int = 1) -> None:
+        super().__init__(weight, every)
+
+    def forward(self, p: CriticPass) -> Tensor:
+        return _slope(p, _between(p.real, p.fake)).square()
+
+
+class DRAGAN(Penalty):
+    """Kodali et al. 2017, Section 2.4: (||grad_x D(x + delta)|| - 1)^2 with delta normal, around real images.
+
+    Args:
+        weight: lambda.
+        every: lazy regularisation.
+        noise: standard deviation of delta, in units of that of the batch's pixels.
+    """
+
+    def __init__(self, weight: float | Schedule = 10.0, every: int = 1, noise: float = 0.5) -> None:
+        super().__init__(weight, every)
+        self.noise = noise
+
+    def forward(self, p: CriticPass) -> Tensor:
+        delta = self.noise * p.real.detach().std() * torch.randn_like(p.real)  # (N, C, H, W)
+        return (_slope(p, p.real.detach() + delta) - 1).square()
+
+
+class LeCam(Penalty):
+    """Tseng et al. 2021, Eq. 5: (D(x) - a_F)^2 + (D(G(z)) - a_R)^2, with moving averages a of D's logits on real and fake.
+
+    Args:
+        weight: lambda.
+        every: lazy regularisation; the averages move when it is computed.
+        decay: of the averages.
+    """
+
+    real_mean: Tensor
+    fake_mean: Tensor
+    started: Tensor
+
+    def __init__(self, weight: float | Schedule = 0.3, every: int = 1, decay: float = 0.99) -> None:
+        super().__init__(weight, every)
+        self.decay = decay
+        self.register_buffer("real_mean", torch.zeros(()))
+        self.register_buffer("fake_mean", torch.zeros(()))
+        self.register_buffer("started", torch.zeros(()))
+
+    def forward(self, p: CriticPass) -> Tensor:
+        step = 1 - self.decay * self.started  # the first batch's mean is where the averages start
+        self.real_mean.lerp_(mean_over_processes(p.real_logits.mean()), step)
+        self.fake_mean.lerp_(mean_over_processes(p.fake_logits.mean()), step)
+        self.started.fill_(1)
+        return (p.real_logits - self.fake_mean.clone()).square() + (p.fake_logits - self.real_mean.clone()).square()
+
+
+class Consistency(Penalty):
+    """Consistency regularisation, Zhang et al. 2020, Eq. 3: (D(x) - D(T(x)))^2, for a random transformation T of real images.
+
+    Args:
+        transform: T, (N, C, H, W) -> (N, C, H, W), such as one of `lightning_gan.augment`.
+        weight: lambda.
+        every: lazy regularisation.
+        balanced: at generated images as well, bCR of Zhao et al. 2021, Algorithm 1.
+    """
+
+    def __init__(self, transform: nn.Module, weight: float | Schedule = 10.0, every: int = 1, balanced: bool = False) -> None:
+        super().__init__(weight, every)
+        self.transform = transform
+        self.balanced = balanced
+
+    def forward(self, p: CriticPass) -> Tensor:
+        penalty = (p.real_logits - p.critic(self.transform(p.real.detach()))).square()
+        if self.balanced:
+            penalty = penalty + (p.fake_logits - p.critic(self.transform(p.fake.detach()))).square()
+        return penalty
+
+
+class GeneratorPenalty(Term):
+    """A term of the loss of a generator that has styles."""
+
+    @abstractmethod
+    def forward(self, generator: StyleGenerator, z: Tensor, y: Tensor | None) -> Tensor: ...  # (n,), before the weight
+
+
+class PathLength(GeneratorPenalty):
+    """Path length regularisation, Karras et al. 2020, Eq. 4: (||J_w^T y|| - a)^2, with y a random image and a its running mean.
+
+    Args:
+        weight: its factor.
+        every: lazy regularisation.
+        decay: share of the old a that each new value takes the place of.
+        batch_share: share of the batch that it is computed for.
+    """
+
+    mean: Tensor
+
+    def __init__(self, weight: float | Schedule = 2.0, every: int = 4, decay: float = 0.01, batch_share: float = 0.5) -> None:
+        super().__init__(weight, every)
+        if not 0 < batch_share <= 1:
+            raise ValueError(f"batch_share must be above 0 and at most 1, not {batch_share}")
+        self.decay = decay
+        self.batch_share = batch_share
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, generator: StyleGenerator, z: Tensor, y: Tensor | None) -> Tensor:
+        n = math.ceil(len(z) * self.batch_share)
+        w = generator.styles(z[:n], None if y is None else y[:n])  # (n, layers, style_dim)
+        images = generator.synthesize(w)  # (n, C, H, W)
+        noise = torch.randn_like(images) / math.sqrt(images.shape[2] * images.shape[3])
+        (gradient,) = torch.autograd.grad((images * noise).sum(), w, create_graph=True)
+        length: Tensor = torch.linalg.vector_norm(gradient.sum(1), dim=1)  # (n,); each layer is given the same w
+        self.mean.lerp_(mean_over_processes(length.mean()), self.decay)
+        return (length - self.mean.clone()).square()
 
 
 def _gradient(logits: Tensor, images: Tensor) -> Tensor:
     """Gradient of each logit by its own image: (N,), (N, C, H, W) -> (N, C * H * W)."""
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.flatten(1)
+
+
+def _slope(p: CriticPass, images: Tensor) -> Tensor:
+    """Norm of the critic's gradient at other images: (N, C, H, W) -> (N,); its own gradient where it is 0 is 0."""
+    images = images.detach().requires_grad_()
+    return torch.linalg.vector_norm(_gradient(p.critic(images), images), dim=1)  # type: ignore[no-any-return]  # untyped in torch
+
+
+def _between(real: Tensor, fake: Tensor) -> Tensor:
+    """Draw one point on the line between each real and its generated image, uniformly: (N, C, H, W)."""
+    share = torch.rand(len(real), 1, 1, 1, device=real.device)  # (N, 1, 1, 1)
+    return torch.lerp(fake, real, share)

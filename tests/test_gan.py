@@ -213,7 +213,7 @@ def test_gradients_are_clipped_by_norm_for_each_network(
 def test_real_and_fake_logits_carry_gradient_to_their_images(make_gan: MakeGAN) -> None:
     gan = make_gan()
     real, fake = torch.randn(2, 3, 1, 8, 8).requires_grad_()
-    p = critique(gan.discriminator.eval(), real, fake, None)
+    p = critique(gan.discriminator.eval(), None, real, fake, None)
     assert_close(p.real_logits, gan.discriminator(real))
     assert_close(p.critic(fake), p.fake_logits)
 
