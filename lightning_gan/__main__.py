@@ -10,10 +10,11 @@ Train GANs, and believe the numbers.
 
 usage: python -m lightning_gan COMMAND [options]
 
-  fit        train: on the embedded digits, or as told by -c conf/NAME.yaml
-  validate   D's judgement of held-out images: -c RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
-  test       the same on the test set
-  sample     images from a trained generator: --ckpt_path RUN/checkpoints/last.ckpt --output samples.npz
+  fit          train: on the embedded digits, or as told by -c conf/NAME.yaml
+  validate     D's judgement of held-out images: -c RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
+  test         the same on the test set
+  sample       images from a trained generator: --ckpt_path RUN/checkpoints/last.ckpt --output samples.npz
+  interpolate  walks between them: --ckpt_path RUN/checkpoints/last.ckpt --output walk.png, .gif or .mp4
 
 `COMMAND --help` lists a command's options; `fit --print_config` prints every value of a run."""
 
@@ -26,9 +27,14 @@ def main(args: Sequence[str] | None = None) -> int:
             case [] | ["-h" | "--help", *_]:
                 print(HELP)
             case ["sample", *options]:  # needs neither the trainer nor the data
-                from lightning_gan.sampling import main as sample
+                from lightning_gan.sampling import run, sample
 
-                sample(options)
+                run(sample, options)
+            case ["interpolate", *options]:
+                from lightning_gan.interpolation import interpolate
+                from lightning_gan.sampling import run
+
+                run(interpolate, options)
             case ["fit" | "validate" | "test", *_]:
                 from lightning_gan.cli import CLI
 
@@ -36,7 +42,9 @@ def main(args: Sequence[str] | None = None) -> int:
                 if cli.interrupt.interrupted:
                     return 130
             case [command, *_]:
-                raise UserError(f"There is no command '{command}'. The commands are fit, validate, test and sample.")
+                raise UserError(
+                    f"There is no command '{command}'. The commands are fit, validate, test, sample and interpolate."
+                )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,9 +1,11 @@
 """Images from a trained generator, with nothing but its checkpoint."""
 
+import math
 import pickle
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +19,7 @@ from tqdm import tqdm
 
 from lightning_gan import images, randomness
 from lightning_gan.errors import UserError
-from lightning_gan.networks.base import Generator, build
+from lightning_gan.networks.base import Generator, StyleGenerator, build
 from lightning_gan.options import ReadableErrors
 
 _PREFIX = "average.generator."
@@ -67,9 +69,67 @@ def load_generator(ckpt_path: str | Path) -> Generator:
     return generator.eval().requires_grad_(False)
 
 
+def check_truncation(generator: Generator, truncation: float | None) -> None:
+    """Refuse a truncation that `truncated` could not apply.
+
+    Raises:
+        UserError: it is not positive and finite, or the latents are uniform.
+    """
+    if truncation is None:
+        return
+    if not 0 < truncation < math.inf:
+        raise UserError(f"--truncation must be positive and finite, not {truncation}.")
+    if generator.latent_distribution != "normal" and not isinstance(generator, StyleGenerator):
+        raise UserError("--truncation needs normal latents or styles, and this generator's latents are uniform.")
+
+
+def truncated(generator: Generator, z: Tensor, y: Tensor | None, truncation: float | None) -> Tensor:
+    """Generate with less variety: styles nearer to their mean, or latents without their tails.
+
+    A style generator's styles are moved to their mean, Karras et al. 2019, Appendix B: 1 leaves them as they are. Any other's
+    latents are brought within plus or minus `truncation`, the truncation trick of Brock et al. 2019, Section 3.1.
+
+    Args:
+        z: (N, latent_dim), on the generator's device.
+        y: int64 (N,), or None.
+        truncation: None = off.
+
+    Returns:
+        (N, C, H, W) in about [-1, 1].
+    """
+    if truncation is None:
+        return generator(z, y)  # type: ignore[no-any-return]  # torch types every module's output as Any
+    if isinstance(generator, StyleGenerator):
+        return generator.synthesize(generator.mean_style.lerp(generator.styles(z, y), truncation))
+    return generator(truncated_normal(z, truncation), y)  # type: ignore[no-any-return]  # as above
+
+
+def truncated_normal(z: Tensor, psi: float) -> Tensor:
+    """Turn standard normal values into values of the normal distribution truncated to [-psi, psi], of the same shape.
+
+    Each is moved to the same quantile, so that the result is a function of `z` where drawing again until it fits is not.
+    """
+    size = z.cpu().double().abs()  # MPS has no float64
+    tail = torch.erfc(size / math.sqrt(2)) / 2  # the lower one, where float64 is finest; ndtr(-size) is rougher there
+    lowest = math.erfc(psi / math.sqrt(2)) / 2
+    truncated_size: Tensor = -torch.special.ndtri(lowest + (1 - 2 * lowest) * tail)
+    return truncated_size.clamp_(0, psi).to(z).copysign_(z)
+
+
 @torch.inference_mode()
-def generate(generator: Generator, labels: Tensor | None, num: int, seed: int, batch_size: int) -> Iterator[Tensor]:
-    """Generate images number 0 to `num - 1`; image i depends on (seed, i) and its label alone.
+def generate(
+    generator: Generator,
+    latents: Callable[[int, int], Tensor],
+    labels: Tensor | None,
+    num: int,
+    batch_size: int,
+    truncation: float | None = None,
+) -> Iterator[Tensor]:
+    """Generate images number 0 to `num - 1`.
+
+    Args:
+        latents: `latents(start, stop) -> (stop - start, latent_dim)`, those of images number `start` to `stop - 1`.
+        labels: int64 (num,), or None.
 
     Yields:
         uint8 (n, C, H, W) on the CPU, with n up to `batch_size`.
@@ -77,9 +137,9 @@ def generate(generator: Generator, labels: Tensor | None, num: int, seed: int, b
     device = next(generator.parameters()).device
     for start in range(0, num, batch_size):
         stop = min(start + batch_size, num)
-        z = randomness.numbered_latents(generator.latents, seed, start, stop).to(device)
+        z = latents(start, stop).to(device)
         y = None if labels is None else labels[start:stop].to(device)
-        yield images.to_uint8(generator(z, y)).cpu()
+        yield images.to_uint8(truncated(generator, z, y, truncation)).cpu()
 
 
 def sample(
@@ -88,6 +148,7 @@ def sample(
     num: PositiveInt = 64,
     labels: list[NonNegativeInt] | NonNegativeInt | None = None,
     seed: NonNegativeInt = 0,
+    truncation: float | None = None,
     batch_size: PositiveInt = 256,
     device: str = "auto",
 ) -> None:
@@ -99,19 +160,20 @@ def sample(
         num: how many.
         labels: class of a conditional generator, or classes to go through in turn; all of them by default.
         seed: the same seed gives the same images, whatever their number and the batch size.
+        truncation: trade variety for quality. Styles are moved to their mean by this factor (1 changes nothing); normal latents
+            of a generator without styles are kept within plus or minus this.
         batch_size: images generated at a time.
         device: such as cpu, cuda or cuda:1; auto takes the first GPU if there is one.
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"{output} exists already. Name another --output, or remove it first.")
     generator = load_generator(ckpt_path)
-    y = _cycle(labels, num, generator.num_classes)
-    try:
-        generator.to(_device(device))
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
-    with tqdm(total=num, unit="img", file=sys.stderr) as bar:
-        batches = _counted(generate(generator, y, num, seed, batch_size), bar)
+    y = cycle_labels(labels, num, generator.num_classes)
+    check_truncation(generator, truncation)
+    move(generator, device)
+    latents = partial(randomness.numbered_latents, generator.latents, seed)  # image i depends on (seed, i) and its label alone
+    with progress(num) as bar:
+        batches = counted(generate(generator, latents, y, num, batch_size, truncation), bar)
         try:
             if output.suffix == ".npz":
                 channels, height, width = generator.image_shape
@@ -123,7 +185,12 @@ def sample(
     print(f"{num:,} images in {output}")
 
 
-def _cycle(labels: list[int] | int | None, num: int, num_classes: int) -> Tensor | None:
+def cycle_labels(labels: list[int] | int | None, num: int, num_classes: int) -> Tensor | None:
+    """Go through the labels, all classes by default, in turn: int64 (num,), or None for an unconditional generator.
+
+    Raises:
+        UserError: a label that the generator does not have.
+    """
     if num_classes == 0:
         if labels is not None:
             raise UserError("--labels needs a conditional generator, and this one is unconditional.")
@@ -136,11 +203,23 @@ def _cycle(labels: list[int] | int | None, num: int, num_classes: int) -> Tensor
     return torch.tensor(chosen)[torch.arange(num) % len(chosen)]
 
 
-def _device(name: str) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+def move(generator: Generator, device: str) -> None:
+    """Move a generator to a device by its name; auto is the first GPU if there is one.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    try:
+        generator.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
 
 
-def _counted(batches: Iterator[Tensor], bar: "tqdm[NoReturn]") -> Iterator[Tensor]:
+def progress(num: int) -> "tqdm[NoReturn]":
+    return tqdm(total=num, unit="img", file=sys.stderr)
+
+
+def counted(batches: Iterator[Tensor], bar: "tqdm[NoReturn]") -> Iterator[Tensor]:
     for batch in batches:
         yield batch
         bar.update(len(batch))
@@ -175,6 +254,7 @@ class _Parser(ReadableErrors, ArgumentParser):
     pass
 
 
-def main(args: list[str]) -> None:
-    """`python -m lightning_gan sample`."""
-    auto_cli(sample, args=args, prog="python -m lightning_gan sample", as_positional=False, parser_class=_Parser)
+def run(command: Callable[..., None], args: list[str]) -> None:
+    """Call a function with the options of `python -m lightning_gan COMMAND`, where COMMAND is its name."""
+    prog = f"python -m lightning_gan {command.__name__}"
+    auto_cli(command, args=args, prog=prog, as_positional=False, parser_class=_Parser, allow_abbrev=False)

@@ -19,11 +19,11 @@ class Linear(Schedule):
     Args:
         start: value up to `after` images.
         end: value from `after + images` on.
-        images: length of the way from one to the other.
+        images: length of the way from one to the other; the command line fills in the whole run's `max_images`.
         after: images before it begins.
     """
 
-    def __init__(self, start: float, end: float, images: int, after: int = 0) -> None:
+    def __init__(self, start: float, end: float, images: int | None = None, after: int = 0) -> None:
         _check_span(images, after)
         self.start = start
         self.end = end
@@ -40,11 +40,11 @@ class Cosine(Schedule):
     Args:
         start: value up to `after` images.
         end: value from `after + images` on.
-        images: length of the way from one to the other.
+        images: length of the way from one to the other; the command line fills in the whole run's `max_images`.
         after: images before it begins.
     """
 
-    def __init__(self, start: float, end: float, images: int, after: int = 0) -> None:
+    def __init__(self, start: float, end: float, images: int | None = None, after: int = 0) -> None:
         _check_span(images, after)
         self.start = start
         self.end = end
@@ -61,13 +61,15 @@ def at(value: float | Schedule, images_seen: int) -> float:
     return value(images_seen) if isinstance(value, Schedule) else value
 
 
-def _share(images_seen: int, images: int, after: int) -> float:
+def _share(images_seen: int, images: int | None, after: int) -> float:
     """Say how much of the way lies behind: 0 to 1."""
+    if images is None:
+        raise ValueError("a schedule needs to know how many `images` it takes")
     if images_seen < after:
         return 0.0
     return min((images_seen - after) / images, 1.0) if images else 1.0
 
 
-def _check_span(images: int, after: int) -> None:
-    if images < 0 or after < 0:
+def _check_span(images: int | None, after: int) -> None:
+    if (images or 0) < 0 or after < 0:
         raise ValueError(f"a schedule's images and after must not be negative, and are {images} and {after}")

@@ -171,7 +171,7 @@ class TestConfiguration:
         (["--data", "Nope"], "--data: 'Nope' is neither the name of a class that fits here nor a readable file."),
         (["--model.critic_steps", "0"], "critic_steps must be at least 1, not 0."),
         (["--samples.every_images", "-1"], "SampleGrid cannot act every -1 images."),
-        (["--data.image_size", "27"], "a DCGAN that halves 0 times needs square images of a multiple of 2 px, not 27x27."),
+        (["--data.image_size", "27"], "the network halves images at least once: it needs more channels or an even size"),
         (["-c", "nope.yaml"], "The configuration nope.yaml cannot be read: No such file or directory."),
         (["-c", "list.yaml"], "The configuration list.yaml is not a mapping of keys to values."),
         (["-c", "broken.yaml"], "The configuration broken.yaml is not YAML:"),
@@ -250,7 +250,7 @@ def test_an_interruption_ends_after_the_step_and_loses_nothing(folder: Path) -> 
 
 def test_there_is_no_such_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train"]) == 2
-    assert "There is no command 'train'. The commands are fit, validate, test and sample." in capsys.readouterr().err
+    assert "There is no command 'train'. The commands are fit, validate, test, sample" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["validate", "test"])
@@ -322,7 +322,7 @@ def test_a_resumed_run_counts_on(folder: Path) -> None:
 def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     program = "import sys; from lightning_gan.__main__ import main; main(['--help']); print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert "sample     images from a trained generator" in out
+    assert "sample       images from a trained generator" in out
     assert out.endswith("False\n")
 
 

@@ -1,7 +1,9 @@
+import numpy as np
+import pytest
 import torch
 from torch.testing import assert_close
 
-from lightning_gan.images import to_float, to_uint8
+from lightning_gan.images import grid, to_float, to_uint8
 
 
 def test_every_level_survives_the_round_trip() -> None:
@@ -24,3 +26,22 @@ def test_to_uint8_leaves_its_argument_alone() -> None:
     images = torch.tensor([0.5])
     to_uint8(images)
     assert images.item() == 0.5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_grid_goes_row_by_row_between_white_lines(channels: int) -> None:
+    levels = torch.tensor([10, 20, 30], dtype=torch.uint8)
+    page = grid(levels.view(3, 1, 1, 1).expand(3, channels, 40, 40), 2)
+    assert page.shape == (86, 86) if channels == 1 else (86, 86, 3)
+    page = page.reshape(86, 86, channels)
+    assert (page[2:42, 2:42] == 10).all()
+    assert (page[2:42, 44:84] == 20).all()
+    assert (page[44:84, 2:42] == 30).all()
+    assert (page[44:84, 44:84] == 255).all()
+    assert (page[[0, 1, 42, 43, 84, 85]] == 255).all()
+    assert (page[:, [0, 1, 42, 43, 84, 85]] == 255).all()
+
+
+def test_a_grid_enlarges_small_images_without_blurring_them() -> None:
+    image = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8)
+    assert np.array_equal(grid(image, 1), image[0, 0].numpy().repeat(8, 0).repeat(8, 1))

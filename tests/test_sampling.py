@@ -9,12 +9,33 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_lightning import Trainer
+from torch import Tensor, nn
+from torch.testing import assert_close
 
 from lightning_gan.__main__ import main
 from lightning_gan.data import DataModule
 from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
-from lightning_gan.sampling import load_generator
+from lightning_gan.networks import DCGANGenerator
+from lightning_gan.networks.base import StyleGenerator
+from lightning_gan.sampling import check_truncation, load_generator, truncated, truncated_normal
+
+
+class TinyStyleGenerator(StyleGenerator):
+    def __init__(self, latent_dim: int = 4) -> None:
+        super().__init__((1, 2, 2), latent_dim=latent_dim)
+        self.mapping = nn.Linear(latent_dim, 3)
+        self.synthesis = nn.Linear(3, 4)
+        self.register_buffer("mean_style", torch.tensor([0.1, -0.2, 0.3]))
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.synthesize(self.styles(z, y))
+
+    def styles(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.mapping(z).unsqueeze(1).repeat(1, 2, 1)  # type: ignore[no-any-return]  # (N, 2, 3)
+
+    def synthesize(self, styles: Tensor) -> Tensor:
+        return self.synthesis(styles).mean(1).view(-1, 1, 2, 2)  # type: ignore[no-any-return]  # (N, 1, 2, 2)
 
 
 @pytest.fixture(params=[0, 10], ids=["unconditional", "conditional"])
@@ -76,6 +97,74 @@ def test_labels(checkpoint: Path, tmp_path: Path, option: list[str], labels: lis
         )
 
 
+class TestTruncatedNormal:
+    def test_values_by_hand(self) -> None:
+        # 0.67449 is the upper quartile of the normal distribution. Truncated to [-1, 1], which hold 0.68269 of it, that one's
+        # lies where the normal distribution reaches 0.5 + 0.68269 / 4 = 0.67067.
+        z = torch.tensor([0.0, 0.67449, -0.67449, torch.inf, -torch.inf])
+        assert_close(truncated_normal(z, 1.0), torch.tensor([0.0, 0.44177, -0.44177, 1.0, -1.0]), atol=1e-5, rtol=0)
+
+    @pytest.mark.parametrize(("psi", "variance"), [(0.5, 0.080589), (1.0, 0.291125), (2.0, 0.773741)])
+    def test_range_order_and_variance(self, psi: float, variance: float) -> None:
+        # The variance is 1 - 2 psi pdf(psi) / (1 - 2 cdf(-psi)).
+        quantiles = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+        z = truncated_normal(torch.special.ndtri(quantiles), psi)
+        assert -psi <= z.min() < -0.99 * psi
+        assert 0.99 * psi < z.max() <= psi
+        assert (z.diff() > 0).all()
+        assert_close(z.var().item(), variance, atol=1e-4, rtol=0)
+
+    @pytest.mark.parametrize("psi", [1e-6, 0.3, 0.7, 1.0])
+    def test_no_rounding_leads_out_of_the_range(self, psi: float) -> None:
+        z = truncated_normal(torch.linspace(-10, 10, 10_001), psi)
+        assert z.dtype == torch.float32
+        assert z.abs().max() <= torch.tensor(psi)
+        assert (z.diff() >= 0).all()
+
+    def test_far_away_it_changes_nothing(self) -> None:
+        z = torch.linspace(-8, 8, 1001)  # 8: the upper tail, 6e-16, is a few steps of float64 from 1
+        assert_close(truncated_normal(z, 12.0), z, atol=1e-4, rtol=0)
+
+
+class TestTruncation:
+    def test_styles_are_moved_to_their_mean(self) -> None:
+        torch.manual_seed(0)
+        generator = TinyStyleGenerator().requires_grad_(False)
+        z = torch.randn(5, 4)
+        plain = generator(z)
+        assert torch.equal(truncated(generator, z, None, None), plain)
+        assert torch.equal(truncated(generator, z, None, 1.0), plain)  # not merely close
+        mean = generator.synthesize(generator.mean_style.expand(1, 2, 3))
+        assert_close(truncated(generator, z, None, 0.25), mean + 0.25 * (plain - mean))  # everything here is affine
+        assert_close(truncated(generator, z, None, 1e-8), mean.expand(5, 1, 2, 2))
+
+    def test_the_latents_of_any_other_generator_are_truncated(self) -> None:
+        generator = DCGANGenerator((1, 8, 8), 3, latent_dim=4, width=4).eval().requires_grad_(False)
+        z, y = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
+        assert torch.equal(truncated(generator, z, y, 0.5), generator(truncated_normal(z, 0.5), y))
+        assert torch.equal(truncated(generator, z, y, None), generator(z, y))
+
+    @pytest.mark.parametrize("checkpoint", [10], indirect=True)
+    def test_a_truncated_sample_depends_on_its_seed_number_and_label_alone(self, checkpoint: Path, tmp_path: Path) -> None:
+        full = sample(checkpoint, tmp_path / "full.npz", "--num", "300")["arr_0"]
+        many = sample(checkpoint, tmp_path / "many.npz", "--num", "300", "--truncation", "0.5")["arr_0"]
+        few = sample(checkpoint, tmp_path / "few.npz", "--num", "25", "--batch_size", "7", "--truncation", "0.5")["arr_0"]
+        assert np.array_equal(few, many[:25])
+        assert not np.array_equal(many, full)
+        assert many[::10].std(0).mean() < 0.8 * full[::10].std(0).mean()  # of the same class, more alike
+
+    def test_uniform_latents_have_no_tails(self) -> None:
+        generator = DCGANGenerator((1, 8, 8), latent_dim=4, latent_distribution="uniform", width=4)
+        check_truncation(generator, None)
+        with pytest.raises(UserError, match="this generator's latents are uniform"):
+            check_truncation(generator, 0.5)
+
+    @pytest.mark.parametrize("truncation", [0.0, -1.0, float("inf"), float("nan")])
+    def test_values_that_mean_nothing(self, truncation: float) -> None:
+        with pytest.raises(UserError, match="--truncation must be positive and finite, not"):
+            check_truncation(TinyStyleGenerator(), truncation)
+
+
 class TestErrors:
     def fails(self, capsys: pytest.CaptureFixture[str], *options: str) -> str:
         assert main(["sample", *options]) == 2
@@ -102,6 +191,11 @@ class TestErrors:
         assert "classes are 0 to 9" in self.fails(capsys, "--ckpt_path", str(checkpoint), "--labels", "10")
 
     @pytest.mark.parametrize("checkpoint", [0], indirect=True)
+    def test_a_truncation_to_nothing(self, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        error = self.fails(capsys, "--ckpt_path", str(checkpoint), "--truncation", "0")
+        assert error == "error: --truncation must be positive and finite, not 0.0."
+
+    @pytest.mark.parametrize("checkpoint", [0], indirect=True)
     def test_a_device_that_is_not_there(self, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for device in ("cuda:99", "warp"):
             assert device in self.fails(capsys, "--ckpt_path", str(checkpoint), "--device", device)
@@ -111,6 +205,7 @@ class TestErrors:
 
     def test_options_that_are_wrong(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert "Did you mean --ckpt_path?" in self.fails(capsys, "--chkpt_path", "x")
+        assert "--truncation" in self.fails(capsys, "--ckpt_path", "x", "--truncation", "much")
         assert "--num must be" in self.fails(capsys, "--ckpt_path", "x", "--num", "0")
         assert "--ckpt_path" in self.fails(capsys)
 

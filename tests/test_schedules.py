@@ -23,6 +23,11 @@ def test_a_number_is_its_own_schedule() -> None:
     assert at(Linear(1.0, 0.0, images=4), 3) == 0.25
 
 
+def test_a_schedule_without_a_length_is_of_no_use() -> None:
+    with pytest.raises(ValueError, match="images"):
+        Linear(0.0, 1.0)(10)
+
+
 def test_a_negative_span_is_refused() -> None:
     with pytest.raises(ValueError, match="negative"):
         Linear(0.0, 1.0, images=-1)

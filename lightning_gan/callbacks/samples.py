@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_gan import randomness
 from lightning_gan.callbacks.every_images import EveryImages
 from lightning_gan.gan import GAN
+from lightning_gan.images import grid
 from lightning_gan.tracking import TolerantWandbLogger
 
 MAX_CLASS_ROWS = 16
@@ -49,15 +50,11 @@ class SampleGrid(EveryImages):
             self._write(trainer, f"{gan.images_seen:09d}", gan.sample(z, y), gan.images_seen)
 
     def _write(self, trainer: Trainer, name: str, images: Tensor, images_seen: int) -> None:
-        from torchvision.utils import make_grid
-
-        enlarge = max(1, 64 // images.shape[-1])  # small images are hard to judge
-        images = images.cpu().repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
         path = Path(trainer.default_root_dir, "samples", f"{name}.png")
         aside = path.with_name(f".{path.name}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(make_grid(images, self.columns, pad_value=255).permute(1, 2, 0).numpy()).save(aside)
+            Image.fromarray(grid(images, self.columns)).save(aside)
             aside.replace(path)
         except OSError as error:  # a picture less is no reason to stop
             rank_zero_warn(f"The picture {path} could not be written: {error.strerror}.")

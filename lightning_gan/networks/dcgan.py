@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gan.networks.base import Discriminator, Generator, check_labels
+from lightning_gan.networks.layers import coarsest_size, normalize_spectra
 
 
 class DCGANGenerator(Generator):
@@ -36,7 +37,7 @@ class DCGANGenerator(Generator):
     ) -> None:
         super().__init__(image_shape, num_classes, latent_dim, latent_distribution)
         channels = channels or _doubling(image_shape, width)[::-1]
-        size = _coarsest(image_shape, len(channels))
+        size = coarsest_size(image_shape, len(channels))
         self.embed = nn.Embedding(num_classes, latent_dim) if num_classes else None
         self.dense = nn.Linear(latent_dim * (2 if num_classes else 1), channels[0] * size * size)
         self.unflatten = nn.Unflatten(1, (channels[0], size, size))
@@ -60,7 +61,7 @@ class DCGANGenerator(Generator):
 
 
 class DCGANDiscriminator(Discriminator):
-    """Convolutions (kernel 4, stride 2), each halving the resolution, then a dense layer to one logit.
+    """Convolutions of stride 2, each halving the resolution, then a dense layer to one logit.
 
     A label is embedded as one more channel of the image (Mirza and Osindero 2014).
 
@@ -72,6 +73,8 @@ class DCGANDiscriminator(Discriminator):
         batch_norm: normalize after every convolution but the first, as in the paper.
         dropout: probability of dropping a feature, after every convolution.
         negative_slope: of the leaky rectifiers.
+        kernel_size: of the convolutions, at least 2.
+        spectral_norm: divide the weights that the image meets by their largest singular values, Miyato et al. 2018.
     """
 
     def __init__(
@@ -83,14 +86,19 @@ class DCGANDiscriminator(Discriminator):
         batch_norm: bool = True,
         dropout: float = 0.0,
         negative_slope: float = 0.2,
+        kernel_size: int = 4,
+        spectral_norm: bool = False,
     ) -> None:
         super().__init__(image_shape, num_classes)
+        if kernel_size < 2:
+            raise ValueError(f"kernel_size must be at least 2, so that a stride of 2 skips no pixel, not {kernel_size}")
         channels = channels or _doubling(image_shape, width)
-        size = _coarsest(image_shape, len(channels))
+        size = coarsest_size(image_shape, len(channels))
         layers: list[nn.Module] = []
         for i, (fine, coarse) in enumerate(pairwise([image_shape[0] + (num_classes > 0), *channels])):
             normalized = batch_norm and i > 0
-            layers.append(nn.Conv2d(fine, coarse, 4, stride=2, padding=1, bias=not normalized))
+            padding = (kernel_size - 1) // 2  # halves any even size
+            layers.append(nn.Conv2d(fine, coarse, kernel_size, stride=2, padding=padding, bias=not normalized))
             if normalized:
                 layers.append(nn.BatchNorm2d(coarse))
             layers.append(nn.LeakyReLU(negative_slope))
@@ -100,6 +108,9 @@ class DCGANDiscriminator(Discriminator):
         self.dense = nn.Linear(channels[-1] * size * size, 1)
         self.embed = nn.Embedding(num_classes, image_shape[1] * image_shape[2]) if num_classes else None
         self.apply(_initialize)
+        if spectral_norm:
+            normalize_spectra(self.layers)
+            normalize_spectra(self.dense)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         check_labels(self, y)
@@ -117,16 +128,6 @@ def _doubling(image_shape: tuple[int, int, int], width: int) -> list[int]:
         channels.append(width * 2 ** len(channels))
         size //= 2
     return channels
-
-
-def _coarsest(image_shape: tuple[int, int, int], halvings: int) -> int:
-    height, width = image_shape[1:]
-    multiple = int(2 ** max(halvings, 1))
-    if height != width or width % multiple:
-        raise ValueError(
-            f"a DCGAN that halves {halvings} times needs square images of a multiple of {multiple} px, not {height}x{width}"
-        )
-    return width // multiple
 
 
 def _initialize(module: nn.Module) -> None:

@@ -8,7 +8,20 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lightning_gan.networks import DCGANDiscriminator, DCGANGenerator, Discriminator, Generator
+from lightning_gan.networks import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    Discriminator,
+    Generator,
+    MLPDiscriminator,
+    MLPGenerator,
+    PoolingDiscriminator,
+    R3GANDiscriminator,
+    R3GANGenerator,
+    ResNetDiscriminator,
+    ResNetGenerator,
+)
+from lightning_gan.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 
 N = 4
 
@@ -36,6 +49,46 @@ FAMILIES = {
         (28, 32),
     ),
     "dcgan-channels": Family(partial(DCGANGenerator, channels=[6, 4]), partial(DCGANDiscriminator, channels=[4, 6]), (28, 64)),
+    "dcgan-spectral": Family(
+        partial(DCGANGenerator, width=4),
+        partial(DCGANDiscriminator, width=4, batch_norm=False, kernel_size=5, spectral_norm=True),
+        (28, 32),
+    ),
+    "mlp": Family(partial(MLPGenerator, hidden=[8, 6]), partial(MLPDiscriminator, hidden=[8]), (7, 28)),
+    "mlp-pooling": Family(
+        partial(MLPGenerator, negative_slope=0.2, output="sigmoid"), partial(PoolingDiscriminator, channels=[4, 6]), (16, 28)
+    ),
+    "resnet": Family(partial(ResNetGenerator, width=2), partial(ResNetDiscriminator, width=2), (16, 28, 32, 48, 64, 128, 256)),
+    "resnet-plain-critic": Family(
+        partial(ResNetGenerator, channels=[8, 6, 4]),
+        partial(ResNetDiscriminator, channels=[4, 6, 6], halvings=1, spectral_norm=False),
+        (16, 28),
+    ),
+    "stylegan2": Family(
+        partial(StyleGAN2Generator, latent_dim=8, style_dim=8, mapping_layers=2, channel_base=256, max_channels=8),
+        partial(StyleGAN2Discriminator, channel_base=256, max_channels=8),
+        (16, 28, 32, 64, 256),
+        bounded=False,
+        sees_batch=True,
+    ),
+    "stylegan2-alone": Family(
+        partial(StyleGAN2Generator, latent_dim=6, latent_distribution="uniform", style_dim=4, channel_base=64, style_mixing=0),
+        partial(StyleGAN2Discriminator, channel_base=64, minibatch_stddev_group=0),
+        (20, 32),
+        bounded=False,
+    ),
+    "r3gan": Family(
+        partial(R3GANGenerator, width=8, group_width=4),
+        partial(R3GANDiscriminator, width=8, group_width=4),
+        (16, 28, 32, 64, 128),
+        bounded=False,
+    ),
+    "r3gan-channels": Family(
+        partial(R3GANGenerator, latent_dim=5, channels=[6, 4], blocks=1, expansion=3, group_width=2, label_dim=3),
+        partial(R3GANDiscriminator, channels=[6, 4], blocks=1, expansion=3, group_width=2),
+        (16, 28),
+        bounded=False,
+    ),
 }
 CASES = [
     pytest.param(family, (channels, size, size), num_classes, id=f"{name}-{channels}x{size}-{num_classes}")
@@ -76,9 +129,12 @@ def test_contract(family: Family, image_shape: tuple[int, int, int], num_classes
     gradient.square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in discriminator.parameters() if parameter.grad is not None)
 
-    # In evaluation mode a sample does not depend on the others.
+    # Once trained at all (the gains of conditional batch normalization start alike), labels matter, and in evaluation mode a
+    # sample does not depend on the others.
     generator.eval(), discriminator.eval()
     with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=rng), alpha=0.01)
         x = generator(z, y)
         assert_close(x[1:2], generator(z[1:2], None if y is None else y[1:2]))
         if not family.sees_batch:

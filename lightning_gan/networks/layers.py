@@ -1,0 +1,175 @@
+"""Layers that more than one family of networks may use."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+
+def activate(x: Tensor) -> Tensor:
+    """Leaky rectifier of slope 0.2, scaled by sqrt(2) to keep the second moment of its input about as it is."""
+    return F.leaky_relu(x, 0.2) * math.sqrt(2)
+
+
+def normalize(x: Tensor) -> Tensor:
+    """Scale each row to unit second moment (Karras et al. 2018, Section 4.2): (N, D) -> (N, D)."""
+    return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+
+
+def full_precision(x: Tensor) -> torch.autocast:
+    """Switch autocast off for the device of `x`."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+class EqualizedLinear(nn.Module):
+    """Dense layer with an equalized learning rate, Karras et al. 2018, Section 4.1.
+
+    The weight is stored with unit variance and scaled at run time by He et al.'s constant, so that an optimizer that divides by
+    the size of the gradient changes all layers at the same relative speed.
+
+    Args:
+        bias: what the biases start from.
+        multiplier: of the learning rate; the function at the start does not depend on it.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: float = 0.0, multiplier: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / multiplier)
+        self.bias = nn.Parameter(torch.full((out_features,), bias / multiplier))
+        self.gain = multiplier / math.sqrt(in_features)
+        self.multiplier = multiplier
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.gain, self.bias * self.multiplier)
+
+
+class EqualizedConv2d(nn.Module):
+    """Convolution with an equalized learning rate, Karras et al. 2018, Section 4.1.
+
+    Its padding keeps the size; with stride 2 there is none, for a blur before it to add.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.gain = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.stride = stride
+        self.padding = kernel_size // 2 if stride == 1 else 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.gain, self.bias, self.stride, self.padding)
+
+
+def _binomial() -> Tensor:
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    return torch.outer(taps, taps)[None, None]  # (1, 1, 4, 4)
+
+
+class _Filter(torch.autograd.Function):
+    """Convolve each channel with one constant kernel, or the transpose of that.
+
+    Each is the other's derivative. Autograd's own second derivative of a depthwise convolution also computes the gradient of
+    the kernel, which nobody needs, in as many small convolutions as there are channels.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int, padding: int, size: torch.Size | None) -> Tensor:
+        """Return the convolution, or if `size` is given its transpose with that size, (H, W)."""
+        ctx.save_for_backward(kernel)
+        ctx.arguments = stride, padding, x.shape[2:] if size is None else None
+        channels = x.shape[1]
+        kernels = kernel.to(x.dtype).expand(channels, -1, -1, -1)
+        if size is None:
+            return F.conv2d(x, kernels, None, stride, padding, groups=channels)
+        rest = [full - ((n - 1) * stride + 4 - 2 * padding) for full, n in zip(size, x.shape[2:], strict=True)]
+        return F.conv_transpose2d(x, kernels, None, stride, padding, rest, channels)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return _Filter.apply(*gradients, *ctx.saved_tensors, *ctx.arguments), None, None, None, None
+
+
+class Blur(nn.Module):
+    """Filter each channel by [1, 3, 3, 1] / 8 in both directions; what lies outside the image is 0.
+
+    `Blur(padding=1, stride=2)` halves the size; without a stride the size changes by 2 * padding - 3.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, padding: int, stride: int = 1, gain: float = 1.0) -> None:
+        super().__init__()
+        self.padding = padding
+        self.stride = stride
+        self.register_buffer("kernel", _binomial() * gain, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Filter.apply(x, self.kernel, self.stride, self.padding, None)  # type: ignore[no-any-return]  # typed as Any
+
+
+class Upsample(nn.Module):
+    """Double the size: insert zeros between pixels, filter by [1, 3, 3, 1] / 8 in both directions, and scale by 4."""
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kernel", _binomial() * 4, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = torch.Size(2 * n for n in x.shape[2:])
+        return _Filter.apply(x, self.kernel, 2, 1, size)  # type: ignore[no-any-return]  # typed as Any
+
+
+class MinibatchStddev(nn.Module):
+    """Append one channel that says how much the samples of a group differ, Karras et al. 2018, Section 3.
+
+    Args:
+        group: neighbours in the batch that are compared. If it does not divide the batch, its largest lower number that does.
+    """
+
+    def __init__(self, group: int) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, _, height, width = x.shape
+        group = max(size for size in range(1, self.group + 1) if n % size == 0)
+        variance = x.float().unflatten(0, (-1, group)).var(1, correction=0)  # (N / group, C, H, W)
+        stddev = (variance + 1e-8).sqrt().mean((1, 2, 3)).to(x.dtype)  # (N / group,)
+        channel = stddev.repeat_interleave(group).view(n, 1, 1, 1).expand(n, 1, height, width)
+        return torch.cat([x, channel], 1)  # (N, C + 1, H, W)
+
+
+def normalize_spectra(network: nn.Module) -> None:
+    """Divide the weight of each convolution, dense layer and embedding by its largest singular value, Miyato et al. 2018.
+
+    Every forward pass in training mode improves the estimate by one power iteration (their Algorithm 1). The kernel of a
+    convolution is taken as a matrix of one row for each output channel. Initialize the network before, not after.
+    """
+    for layer in list(network.modules()):
+        if isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
+            spectral_norm(layer)
+
+
+def coarsest_size(image_shape: tuple[int, int, int], halvings: int) -> int:
+    """Height and width, in pixels, of square images after `halvings`.
+
+    Raises:
+        ValueError: the images are not square or cannot be halved that often, or there is no halving at all.
+    """
+    height, width = image_shape[1:]
+    if halvings < 1:
+        raise ValueError(
+            f"the network halves images at least once: it needs more channels or an even size above 4 px, not {height}x{width}"
+        )
+    multiple = int(2**halvings)
+    if height != width or width % multiple:
+        raise ValueError(
+            f"a network that halves {halvings} times needs square images of a multiple of {multiple} px, not {height}x{width}"
+        )
+    return width // multiple

@@ -1,0 +1,189 @@
+"""What the parts of a recipe do in training: schedules, constraints, augmentation, penalties on G."""
+
+from collections import UserList
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback, Trainer
+from torch import Tensor
+from torch.testing import assert_close
+
+from lightning_gan.augment import Augmentation
+from lightning_gan.constraints import WeightClipping
+from lightning_gan.data import DataModule
+from lightning_gan.errors import UserError
+from lightning_gan.gan import GAN
+from lightning_gan.losses import Relativistic
+from lightning_gan.networks import StyleGAN2Generator
+from lightning_gan.penalties import R1, CriticPass, GeneratorPenalty, PathLength, Penalty
+from lightning_gan.schedules import Linear
+
+MakeGAN = Callable[..., GAN]
+MakeTrainer = Callable[..., Trainer]
+BATCH = 32  # the digits fixture's
+FALLING = Linear(1.0, 0.0, images=4 * BATCH)  # 1, 3/4, 1/2, 1/4 and then 0, at the beginnings of steps
+
+
+class Settings(Callback):
+    """Notes the optimizers' settings, and whatever was logged, at the end of each step."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[dict[str, Any]]] = []
+        self.scalars: list[dict[str, Tensor]] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any) -> None:
+        groups = [optimizer.param_groups[0] for optimizer in trainer.optimizers]
+        self.groups.append([{name: value for name, value in group.items() if name != "params"} for group in groups])
+        self.scalars.append(dict(outputs))
+
+
+class TestSchedules:
+    def test_optimizers_follow_them_in_images_seen(
+        self, make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule
+    ) -> None:
+        probe = Settings()
+        gan = make_gan(
+            discriminator_schedules={"lr": FALLING}, generator_schedules={"beta2": FALLING, "beta1": Linear(0, 0, 0)}
+        )
+        make_trainer(max_steps=5, callbacks=[probe], enable_checkpointing=False).fit(gan, digits)
+        assert [d["lr"] for d, _ in probe.groups] == [1.0, 0.75, 0.5, 0.25, 0.0]
+        assert [g["betas"] for _, g in probe.groups] == [(0.0, 1.0), (0.0, 0.75), (0.0, 0.5), (0.0, 0.25), (0.0, 0.0)]
+        assert probe.groups[4][0]["betas"] == (0.5, 0.999)  # what is not scheduled stays
+        assert probe.groups[4][1]["lr"] == 2e-4
+
+    def test_what_the_optimizer_does_not_have_is_refused_at_once(self, make_gan: MakeGAN) -> None:
+        with pytest.raises(UserError, match="SGD has no 'beta2'"):
+            make_gan(discriminator_optimizer=partial(torch.optim.SGD, lr=0.1), discriminator_schedules={"beta2": FALLING})
+
+    def test_a_penaltys_weight_follows_one(self, make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule) -> None:
+        class One(Penalty):
+            def forward(self, p: CriticPass) -> Tensor:
+                return torch.ones(len(p.real))
+
+        probe = Settings()
+        gan = make_gan(penalties={"one": One(FALLING), "lazy": One(FALLING, every=2)})
+        make_trainer(max_steps=5, callbacks=[probe], enable_checkpointing=False).fit(gan, digits)
+        assert [scalars["penalty/one"].item() for scalars in probe.scalars] == [1.0, 0.75, 0.5, 0.25, 0.0]
+        assert [scalars["penalty/lazy"].item() for scalars in probe.scalars[::2]] == [1.0, 0.5, 0.0]
+
+
+def test_lazy_and_eager_penalties_pull_alike(make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule) -> None:
+    """With weights that stay where they are, a period of lazy R1 sums up to what eager R1 does at the same images."""
+
+    class Pull(Callback):
+        def __init__(self) -> None:
+            self.total = 0.0
+
+        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+            self.total += pl_module.discriminator.get_parameter("dense.weight").grad
+
+    def pull(**penalties: Penalty) -> Any:
+        still, probe = partial(torch.optim.SGD, lr=0.0), Pull()
+        gan = make_gan(penalties=penalties, generator_optimizer=still, discriminator_optimizer=still, loss=Relativistic())
+        gan.discriminator.eval()  # no dropout, and no running statistics that move
+        batch = digits.on_after_batch_transfer(digits.train_dataloader().batch(0), 0)
+        trainer = make_trainer(max_epochs=1, callbacks=[probe], enable_checkpointing=False)
+        trainer.fit(gan, UserList([batch] * 8), UserList([batch]))
+        return probe.total
+
+    without = pull()
+    eager, lazy = pull(r1=R1(100.0)) - without, pull(r1=R1(100.0, every=4)) - without
+    assert eager.norm() > 0.1
+    assert_close(lazy, eager, rtol=1e-3, atol=1e-4)
+
+
+class TestConstraint:
+    def test_d_is_clipped_after_each_of_its_steps_and_g_is_not(
+        self, make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule
+    ) -> None:
+        gan = make_gan(constraint=WeightClipping(0.005))
+        make_trainer(max_steps=1).fit(gan, digits)
+        largest = {
+            name: max(p.abs().max().item() for p in getattr(gan, name).parameters()) for name in ("generator", "discriminator")
+        }
+        assert largest["discriminator"] == pytest.approx(0.005)
+        assert largest["generator"] > 0.01
+
+
+class Ink(Augmentation):
+    """Adds its level to every pixel, and notes what it is told."""
+
+    level: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("level", torch.zeros(()))
+        self.seen: list[tuple[int, Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.level
+
+    def update(self, real_logits: Tensor, images_seen: int) -> None:
+        self.level += 1
+        self.seen.append((images_seen, real_logits))
+
+
+class TestAugmentation:
+    def test_it_is_told_of_each_step_and_its_state_is_in_the_checkpoint(
+        self, make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, tmp_path: Any
+    ) -> None:
+        ink = Ink()
+        trainer = make_trainer(max_steps=3)
+        trainer.fit(make_gan(augment=ink), digits)
+        assert [images for images, _ in ink.seen] == [BATCH, 2 * BATCH, 3 * BATCH]
+        assert all(logits.shape == (BATCH,) and not logits.requires_grad for _, logits in ink.seen)
+        trainer.save_checkpoint(tmp_path / "a.ckpt")
+        state = torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"]
+        assert state["augment.level"] == 3
+
+    def test_d_sees_every_image_through_it_in_both_steps(
+        self, make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule
+    ) -> None:
+        seen: list[float] = []
+        ink = Ink()
+        ink.level += 100
+        gan = make_gan(augment=ink, loss=Relativistic(), penalties={"r1": R1()})
+        gan.discriminator.register_forward_pre_hook(lambda module, args: seen.append(args[0].mean().item()))
+        make_trainer(max_steps=1).fit(gan, digits)
+        # D's step: real and generated; G's step, one update later: generated and real.
+        assert [round(mean) for mean in seen] in ([99, 100, 101, 100], [100, 100, 101, 101], [99, 100, 101, 101])
+
+    def test_samples_are_not_augmented(self, make_gan: MakeGAN) -> None:
+        ink, z = Ink(), torch.randn(2, 4)
+        ink.level += 100
+        assert_close(make_gan(augment=ink).sample(z), make_gan().sample(z))
+
+
+class TestGeneratorPenalties:
+    def styled(self, **parts: Any) -> dict[str, Any]:
+        generator = StyleGAN2Generator((1, 8, 8), latent_dim=4, style_dim=4, mapping_layers=1, channel_base=32)
+        return {"generator": generator, **parts}
+
+    def test_they_come_every_so_many_steps_of_g(self, make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule) -> None:
+        probe = Settings()
+        parts = self.styled(generator_penalties={"path": PathLength(every=2)}, critic_steps=2)
+        make_trainer(max_steps=8, callbacks=[probe], enable_checkpointing=False).fit(make_gan(**parts), digits)
+        came = ["generator_penalty/path" in scalars for scalars in probe.scalars]
+        assert came == [False, True, False, False, False, True, False, False]
+
+    def test_a_lazy_one_is_as_many_times_stronger(
+        self, make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule
+    ) -> None:
+        class Mapped(GeneratorPenalty):
+            def forward(self, generator: Any, z: Tensor, y: Tensor | None) -> Tensor:
+                return 1000 * generator.styles(z, y).square().sum((1, 2))
+
+        gradients = []
+        for every in (1, 3):
+            torch.manual_seed(0)
+            gan = make_gan(**self.styled(generator_penalties={"mapped": Mapped(1000.0, every)}))
+            make_trainer(max_steps=1).fit(gan, digits)
+            gradients.append(next(p.grad for name, p in gan.generator.named_parameters() if "mapping" in name))
+        assert_close(gradients[1], 3 * gradients[0], rtol=1e-4, atol=0)
+
+    def test_a_generator_without_styles_is_refused(self, make_gan: MakeGAN) -> None:
+        with pytest.raises(ValueError, match="DCGANGenerator has none"):
+            make_gan(generator_penalties={"path": PathLength()})
