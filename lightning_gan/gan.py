@@ -117,7 +117,7 @@ class GAN(LightningModule):
         self.scalars |= scalars
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # a connector sets it
         if every and (step + 1) % every == 0:  # a call of log_dict costs as much as a small network's step
-            self.log_dict({**self.scalars, **self._scheduled(), "images_seen": self._images_seen()})
+            self.log_dict({**self.scalars, **self._settings(), "images_seen": self._images_seen()})
         return scalars
 
     def discriminator_step(self, real: Tensor, y: Tensor | None, step: int) -> dict[str, Tensor]:
@@ -240,14 +240,15 @@ class GAN(LightningModule):
             for name, schedule in scheduled.items():
                 _set(optimizer, name, schedule(self.images_seen))
 
-    def _scheduled(self) -> dict[str, float]:
-        """Tell what the optimizers' schedules say, for the loggers."""
+    def _settings(self) -> dict[str, float | Tensor]:
+        """Tell what changes as training goes on, for the loggers."""
         schedules = {"discriminator": self.discriminator_schedules, "generator": self.generator_schedules}
-        return {
+        settings: dict[str, float | Tensor] = {
             f"{name}/{network}": schedule(self.images_seen)
             for network, scheduled in schedules.items()
             for name, schedule in scheduled.items()
         }
+        return settings if self.augment is None else settings | {"augment/p": self.augment.p}
 
     def _backward(self, index: int, loss: Tensor) -> LightningOptimizer:
         optimizer: LightningOptimizer = self.optimizers()[index]  # type: ignore[index]  # there are always two

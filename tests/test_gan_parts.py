@@ -122,6 +122,7 @@ class Ink(Augmentation):
         return x + self.level
 
     def update(self, real_logits: Tensor, images_seen: int) -> None:
+        super().update(real_logits, images_seen)
         self.level += 1
         self.seen.append((images_seen, real_logits))
 
@@ -174,9 +175,10 @@ class TestGeneratorPenalties:
     ) -> None:
         class Mapped(GeneratorPenalty):
             def forward(self, generator: Any, z: Tensor, y: Tensor | None) -> Tensor:
-                return 1000 * generator.styles(z, y).square().sum((1, 2))
+                w: Tensor = generator.styles(z, y)
+                return 1000 * w.square().sum((1, 2))
 
-        gradients = []
+        gradients: list[Any] = []
         for every in (1, 3):
             torch.manual_seed(0)
             gan = make_gan(**self.styled(generator_penalties={"mapped": Mapped(1000.0, every)}))

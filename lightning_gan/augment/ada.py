@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_gan.augment.base import Augmentation
 from lightning_gan.augment.pixels import bilinear, cutout_mask
 from lightning_gan.processes import mean_over_processes
-from lightning_gan.schedules import Schedule, at
+from lightning_gan.schedules import Schedule
 
 
 class ADA(Augmentation):
@@ -37,12 +37,8 @@ class ADA(Augmentation):
         target: mean sign of D's logits on real images.
         speed: images in which p would go from 0 to 1.
         every: steps of D from one move of p to the next.
-
-    Attributes:
-        p: the present probability, a buffer without dimensions.
     """
 
-    p: Tensor
     signs: Tensor
     steps: Tensor
     moved_at: Tensor
@@ -60,14 +56,11 @@ class ADA(Augmentation):
         speed: int = 500_000,
         every: int = 4,
     ) -> None:
-        super().__init__()
+        super().__init__(0.0 if probability is None else probability)
         factors = {"flip": flip, "rotate90": rotate90, "translate": translate, "geometric": geometric, "color": color}
         for name, factor in (factors | {"cutout": cutout}).items():
             if factor < 0:
                 raise ValueError(f"ADA's {name} must not be negative, and is {factor}")
-        p = 0.0 if probability is None else float(at(probability, 0))
-        if not 0 <= p <= 1:
-            raise ValueError(f"ADA's probability must lie between 0 and 1, not at {p}")
         if not -1 < target < 1:
             raise ValueError(f"ADA's target must lie between -1 and 1, as mean signs do, not at {target}")
         if speed < 1 or every < 1:
@@ -78,11 +71,10 @@ class ADA(Augmentation):
         self.geometric = geometric
         self.color = color
         self.cutout = cutout
-        self.probability = probability
+        self.adaptive = probability is None
         self.target = target
         self.speed = speed
         self.every = every
-        self.register_buffer("p", torch.tensor(p))
         self.register_buffer("signs", torch.tensor(0.0))  # sum, over the steps since p moved, of mean signs
         self.register_buffer("steps", torch.tensor(0))  # since p moved
         self.register_buffer("moved_at", torch.tensor(0))  # images seen then
@@ -95,8 +87,8 @@ class ADA(Augmentation):
 
     @torch.no_grad()
     def update(self, real_logits: Tensor, images_seen: int) -> None:
-        if self.probability is not None:
-            self.p.fill_(at(self.probability, images_seen))
+        if not self.adaptive:
+            super().update(real_logits, images_seen)
             return
         # All on the device, whether p moves or not: asking for a value would make the CPU wait for the GPU.
         self.signs += mean_over_processes(real_logits.sign().float().mean())

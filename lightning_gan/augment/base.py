@@ -2,24 +2,44 @@
 
 from abc import abstractmethod
 
+import torch
 from torch import Tensor, nn
+
+from lightning_gan.schedules import Schedule, at
 
 
 class Augmentation(nn.Module):
     """A random change of each image by itself, differentiable twice, so that G and penalties look through it.
 
     What D sees of real and of generated images is augmented alike, and nothing else is: samples and scores never are. It draws
-    from torch's global generators, which are seeded anew for each training step. Its state, if any, lies in buffers.
+    from torch's global generators, which are seeded anew for each training step.
+
+    Args:
+        probability: that an image is changed, in whatever way the class defines; a number or a schedule.
+
+    Attributes:
+        p: the present probability, a buffer without dimensions, like whatever else an augmentation keeps from step to step.
     """
+
+    p: Tensor
+
+    def __init__(self, probability: float | Schedule = 1.0) -> None:
+        super().__init__()
+        p = float(at(probability, 0))
+        if not 0 <= p <= 1:
+            raise ValueError(f"{type(self).__name__}'s probability must lie between 0 and 1, not at {p}")
+        self.probability = probability
+        self.register_buffer("p", torch.tensor(p))
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Change images: (N, C, H, W) -> (N, C, H, W), for any C."""
 
     def update(self, real_logits: Tensor, images_seen: int) -> None:
-        """Adapt after a step of D.
+        """Set `p` after a step of D.
 
         Args:
             real_logits: what D said of this process' augmented real images, (N,).
             images_seen: real images that D has seen in all processes, these included.
         """
+        self.p.fill_(at(self.probability, images_seen))

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from lightning_gan.augment.base import Augmentation
 from lightning_gan.augment.pixels import cutout_mask, take
-from lightning_gan.schedules import Schedule, at
+from lightning_gan.schedules import Schedule
 
 
 class DiffAugment(Augmentation):
@@ -21,20 +21,16 @@ class DiffAugment(Augmentation):
         probability: that an image is augmented at all.
     """
 
-    p: Tensor
-
     def __init__(
         self, color: bool = True, translation: float = 0.125, cutout: float = 0.5, probability: float | Schedule = 1.0
     ) -> None:
-        super().__init__()
-        for name, share in {"translation": translation, "cutout": cutout, "probability": at(probability, 0)}.items():
+        super().__init__(probability)
+        for name, share in {"translation": translation, "cutout": cutout}.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"DiffAugment's {name} must lie between 0 and 1, not at {share}")
         self.color = color
         self.translation = translation
         self.cutout = cutout
-        self.probability = probability
-        self.register_buffer("p", torch.tensor(float(at(probability, 0))))
 
     def forward(self, x: Tensor) -> Tensor:
         happens = torch.rand(len(x), 1, 1, 1, device=x.device) < self.p
@@ -42,9 +38,6 @@ class DiffAugment(Augmentation):
         augmented = _translate(augmented, self.translation)
         augmented = augmented.masked_fill(cutout_mask(x, self.cutout), 0)
         return torch.where(happens, augmented, x).to(x.dtype)  # (N, C, H, W)
-
-    def update(self, real_logits: Tensor, images_seen: int) -> None:
-        self.p.fill_(at(self.probability, images_seen))
 
 
 def _recolor(x: Tensor) -> Tensor:
