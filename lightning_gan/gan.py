@@ -213,10 +213,10 @@ class GAN(LightningModule):
         }
 
     def check_fits(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other networks.
+        """Refuse a checkpoint of other networks, or of other parts that keep something from step to step.
 
         Raises:
-            UserError: the checkpoint's networks were built differently.
+            UserError: the checkpoint's networks were built differently, or its penalties or augmentation are others.
         """
         for name, ours in {"generator": self.generator.record, "discriminator": self.discriminator.record}.items():
             if (theirs := checkpoint["lightning_gan"][name]) != ours:
@@ -224,6 +224,12 @@ class GAN(LightningModule):
                     f"The checkpoint's {name} is {_call(theirs)}, but the configuration's is {_call(ours)}. "
                     "Start from the run's own configuration with -c RUN/config.yaml."
                 )
+        if others := sorted(self.state_dict().keys() ^ checkpoint["state_dict"].keys()):
+            part, _, _ = others[0].rpartition(".")
+            raise UserError(
+                f"The checkpoint's and the configuration's model.{part} differ. "
+                "Start from the run's own configuration with -c RUN/config.yaml."
+            )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_fits(checkpoint)

@@ -140,6 +140,16 @@ class TestAugmentation:
         state = torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"]
         assert state["augment.level"] == 3
 
+    def test_a_checkpoint_without_its_state_is_refused(
+        self, make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, tmp_path: Any
+    ) -> None:
+        trainer = make_trainer(max_steps=1)
+        trainer.fit(make_gan(), digits)
+        trainer.save_checkpoint(tmp_path / "a.ckpt")
+        resumed = make_gan(augment=Ink())
+        with pytest.raises(UserError, match=r"model\.augment differ"):
+            make_trainer(max_steps=2).fit(resumed, digits, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
+
     def test_d_sees_every_image_through_it_in_both_steps(
         self, make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule
     ) -> None:
