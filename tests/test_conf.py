@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from lightning_gan.__main__ import main
 from lightning_gan.gan import GAN
+from lightning_gan.networks.base import build
 
 CONF = Path(__file__).parents[1] / "conf"
 SLIM_STYLEGAN2 = [f"--model.{network}.channel_base=512" for network in ("generator", "discriminator")]
@@ -21,6 +23,53 @@ SLIM = {  # networks of a paper's size, which take half a minute a step, at a fr
     "folder-stylegan2-ada.yaml": SLIM_STYLEGAN2,
 }
 RUNS = sorted(path.name for path in CONF.glob("*.yaml"))
+
+
+IMAGE_SHAPES = {
+    "digits": (1, 16, 16),
+    "digits32": (1, 32, 32),
+    "mnist": (1, 28, 28),
+    "mnist32": (1, 32, 32),
+    "celeba64": (3, 64, 64),
+    "folder": (3, 64, 64),
+}
+PARAMETERS = {  # of G and D; the families' own tests work them out by hand and compare them with the papers
+    "celeba64-cgan-smiling": (2_043_723, 176_321),
+    "celeba64-dcgan": (1_224_323, 167_105),
+    "celeba64-pooling": (13_277_952, 1_142_081),
+    "celeba64-r3gan": (22_429_824, 22_381_440),
+    "celeba64-sngan-smiling": (12_226_435, 10_143_489),
+    "celeba64-sngan": (12_220_675, 10_141_441),
+    "celeba64-stylegan2": (23_819_544, 23_407_361),
+    "celeba64-wgan-gp": (3_584_899, 2_764_737),
+    "celeba64-wgan": (3_584_899, 2_764_737),
+    "digits-cgan": (545_129, 37_473),
+    "digits-dcgan": (339_329, 34_401),
+    "digits-lsgan": (111_744, 53_121),
+    "digits-mlp": (223_360, 131_841),
+    "digits-pooling": (945_152, 150_145),
+    "digits-r3gan": (90_784, 86_752),
+    "digits-sngan": (293_953, 66_529),
+    "digits-stylegan2": (177_128, 210_977),
+    "digits-wgan-gp": (339_329, 34_401),
+    "digits-wgan": (339_329, 34_401),
+    "digits32-dcgan": (959_873, 140_481),
+    "folder-stylegan2-ada": (23_819_544, 23_407_361),
+    "folder": (3_584_899, 2_765_633),
+    "mnist-cgan": (3_049_449, 147_425),
+    "mnist-dcgan-gp": (1_794_049, 138_561),
+    "mnist-dcgan": (1_794_049, 138_561),
+    "mnist-lsgan": (247_440, 55_233),
+    "mnist-mlp-conv": (247_440, 55_233),
+    "mnist-mlp-minimax": (291_472, 267_009),
+    "mnist-mlp": (291_472, 267_009),
+    "mnist-pooling": (1_486_352, 420_481),
+    "mnist-r3gan": (64_016, 59_984),
+    "mnist-sngan": (566_401, 66_529),
+    "mnist-wgan-gp": (1_794_049, 138_561),
+    "mnist-wgan": (1_794_049, 138_561),
+    "mnist32-dcgan": (959_873, 140_481),
+}
 
 
 def write_idx(path: Path, array: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> None:
@@ -102,6 +151,25 @@ def test_it_fits_and_each_step_changes_its_own_network_alone(
     assert [isolation.taken for isolation in isolations] == [steps, steps // critic_steps]
     checkpoint = torch.load(f"runs/{Path(name).stem}/0/checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == steps
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_its_networks_have_so_many_parameters(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "-c", str(CONF / name), "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    conditional = config["data"]["init_args"]["conditional"]
+    facts = {
+        "image_shape": IMAGE_SHAPES[name.removesuffix(".yaml").split("-")[0]],
+        "num_classes": (2 if name.startswith("celeba") else 10) if conditional else 0,
+    }
+    counts = []
+    for network in ("generator", "discriminator"):
+        record = config["model"][network]
+        with torch.device("meta"):
+            built = build({"class_path": record["class_path"], "init_args": {**record.get("init_args", {}), **facts}})
+        counts.append(sum(parameter.numel() for parameter in built.parameters()))
+    assert tuple(counts) == PARAMETERS[name.removesuffix(".yaml")]
 
 
 @pytest.mark.parametrize("name", RUNS)
