@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import wandb
 import yaml
-from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse import ActionConfigFile
 from jsonargparse.typing import PositiveInt
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -143,7 +143,6 @@ class CLI(LightningCLI):
         del self.config[command].config[0]
         if self.config[command].seed_everything < 0:
             raise UserError(f"--seed_everything must not be negative, and is {self.config[command].seed_everything}.")
-        _stretch_schedules(self.config[command].model, self.config[command].max_images)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -211,6 +210,7 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
+        self.model.stretch_schedules(self._get(self.config, "max_images"))
         if self.checkpoint is not None:
             self.model.check_fits(self.checkpoint)
         config.callbacks = config.callbacks or []
@@ -315,17 +315,6 @@ class CLI(LightningCLI):
     def _say(self, line: str) -> None:
         if self.trainer.is_global_zero:
             print(line, flush=True)
-
-
-def _stretch_schedules(config: Any, max_images: int) -> None:
-    """Let every schedule in a configuration that does not say how long it takes take the whole run."""
-    children = vars(config) if isinstance(config, Namespace) else config if isinstance(config, dict) else {}
-    if "class_path" in children and children["class_path"].startswith("lightning_gan.schedules."):
-        arguments = children["init_args"]
-        if arguments.images is None:
-            arguments.images = max_images - arguments.after
-    for child in children.values():
-        _stretch_schedules(child, max_images)
 
 
 def _rank() -> int:

@@ -7,26 +7,26 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gan.networks.base import Generator
-from lightning_gan.schedules import Schedule, at
+from lightning_gan.schedules import Schedule, at, extremes
 
 
 class AveragedGenerator(nn.Module):
     """Exponential moving average of a generator, with its half-life in images.
 
-    The half-life starts short and grows with training, so that the average soon forgets the random start (the ramp of
-    StyleGAN2-ADA, Karras et al. 2020). Floating-point buffers, such as the running statistics of batch normalization, are
+    A half-life that is a number starts short and grows with training, so that the average soon forgets the random start (as
+    in StyleGAN2-ADA, Karras et al. 2020). Floating-point buffers, such as the running statistics of batch normalization, are
     averaged along with the weights that they belong to; other buffers are copied.
 
     Args:
         generator: copied, and from then on followed by `update`.
         half_life: images after which a past generator counts half; a number or a schedule.
-        ramp: the half-life is at most this share of the images seen so far.
+        ramp: a half-life that is no schedule is at most this share of the images seen so far.
     """
 
     def __init__(self, generator: Generator, half_life: float | Schedule = 10_000, ramp: float = 0.05) -> None:
         super().__init__()
-        if not isinstance(half_life, Schedule) and half_life < 0:
-            raise ValueError(f"the average's half-life must not be negative, and is {half_life}")
+        if (lowest := extremes(half_life)[0]) < 0:
+            raise ValueError(f"the average's half-life must not be negative, and is {lowest}")
         self.generator = copy.deepcopy(generator).eval().requires_grad_(False)
         self.half_life = half_life
         self.ramp = ramp
@@ -46,7 +46,9 @@ class AveragedGenerator(nn.Module):
             images: images seen since the last update.
             images_seen: images seen in all, these included.
         """
-        half_life = min(at(self.half_life, images_seen), self.ramp * images_seen)
+        half_life = at(self.half_life, images_seen)
+        if not isinstance(self.half_life, Schedule):
+            half_life = min(half_life, self.ramp * images_seen)
         beta = 0.5 ** (images / half_life) if half_life > 0 else 0.0
         averaged, current = _tensors(self.generator), _tensors(generator)
         floats = [i for i, tensor in enumerate(averaged) if tensor.is_floating_point()]

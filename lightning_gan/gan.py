@@ -1,6 +1,6 @@
 """The training of a GAN: D and G in turn, Goodfellow et al. 2014, Algorithm 1."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from lightning_gan.constraints import Constraint
 from lightning_gan.ema import AveragedGenerator
 from lightning_gan.errors import UserError
 from lightning_gan.losses import AdversarialLoss
-from lightning_gan.networks.base import Discriminator, Generator, StyleGenerator, call_frozen
+from lightning_gan.networks.base import Discriminator, Generator, StyleGenerator, build, call_frozen
 from lightning_gan.penalties import CriticPass, GeneratorPenalty, Penalty, Term
 from lightning_gan.schedules import Schedule, at
 
@@ -80,15 +80,22 @@ class GAN(LightningModule):
                 raise ValueError(f"{name}_clip_norm must be positive, not {norm}")
         if generator_penalties and not isinstance(generator, StyleGenerator):
             raise ValueError(f"generator_penalties act on a generator's styles, and {type(generator).__name__} has none")
+        if augment is not None and augment.adaptive and not loss.centred:
+            raise ValueError(
+                f"{type(augment).__name__} adapts to the sign of D's logits, which means nothing under {type(loss).__name__}: "
+                "give it a probability"
+            )
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator
         self.average = AveragedGenerator(generator, ema_half_life)
         self.loss = loss
-        self.penalties = nn.ModuleDict(penalties or {})
-        self.generator_penalties = nn.ModuleDict(generator_penalties or {})
+        self.penalties = _named(penalties)
+        self.generator_penalties = _named(generator_penalties)
         self.constraint = constraint
         self.augment = augment
+        # A penalty may hold one too.
+        self.augmentations = [module for module in self.modules() if isinstance(module, Augmentation)]
         self.generator_schedules = generator_schedules or {}
         self.discriminator_schedules = discriminator_schedules or {}
         self.generator_optimizer = generator_optimizer
@@ -140,8 +147,8 @@ class GAN(LightningModule):
         if self.constraint is not None:
             self.constraint(self.discriminator)
         self.images_seen += len(real) * self.trainer.world_size
-        if self.augment is not None:
-            self.augment.update(p.real_logits.detach(), self.images_seen)
+        for augmentation in self.augmentations:
+            augmentation.update(p.real_logits.detach(), self.images_seen)
         scalars = {"loss/discriminator": adversarial, "logits/real": p.real_logits.mean(), "logits/fake": p.fake_logits.mean()}
         scalars |= {f"penalty/{name}": term for name, term in terms.items()}
         return {name: scalar.detach() for name, scalar in scalars.items()}
@@ -210,6 +217,7 @@ class GAN(LightningModule):
             "seed": self.seed,
             "generator": self.generator.record,
             "discriminator": self.discriminator.record,
+            "optimizers": [type(optimizer).__name__ for optimizer in self.configure_optimizers()],
         }
 
     def check_fits(self, checkpoint: dict[str, Any]) -> None:
@@ -218,12 +226,21 @@ class GAN(LightningModule):
         Raises:
             UserError: the checkpoint's networks were built differently, or its penalties or augmentation are others.
         """
-        for name, ours in {"generator": self.generator.record, "discriminator": self.discriminator.record}.items():
-            if (theirs := checkpoint["lightning_gan"][name]) != ours:
+        for name, ours in {"generator": self.generator, "discriminator": self.discriminator}.items():
+            theirs = checkpoint["lightning_gan"][name]
+            with torch.device("meta"):  # what an older version did not know has its default
+                known = build(theirs).record if theirs["class_path"] == ours.record["class_path"] else theirs
+            if known != ours.record:
                 raise UserError(
-                    f"The checkpoint's {name} is {_call(theirs)}, but the configuration's is {_call(ours)}. "
+                    f"The checkpoint's {name} is {_call(theirs)}, but the configuration's is {_call(ours.record)}. "
                     "Start from the run's own configuration with -c RUN/config.yaml."
                 )
+        optimizers = [type(optimizer).__name__ for optimizer in self.configure_optimizers()]
+        if (saved := checkpoint["lightning_gan"].get("optimizers", optimizers)) != optimizers:
+            raise UserError(
+                f"The checkpoint's optimizers of D and G are {' and '.join(saved)}, but the configuration's are "
+                f"{' and '.join(optimizers)}. Start from the run's own configuration with -c RUN/config.yaml."
+            )
         if others := sorted(self.state_dict().keys() ^ checkpoint["state_dict"].keys()):
             part, _, _ = others[0].rpartition(".")
             raise UserError(
@@ -238,6 +255,14 @@ class GAN(LightningModule):
         for state, configured in zip(checkpoint["optimizer_states"], self.configure_optimizers(), strict=True):
             for saved, group in zip(state["param_groups"], configured.param_groups, strict=True):
                 saved.update({name: value for name, value in group.items() if name != "params"})
+
+    def stretch_schedules(self, max_images: int) -> None:
+        """Let every schedule that does not say how long it takes take the rest of a run of so many images."""
+        for module in self.modules():
+            for value in vars(module).values():
+                for schedule in value.values() if isinstance(value, dict) else [value]:
+                    if isinstance(schedule, Schedule):
+                        schedule.stretch(max_images)
 
     def _follow_schedules(self, optimizers: list[Optimizer]) -> None:
         """Set what the optimizers change with the images seen."""
@@ -291,6 +316,13 @@ def _critic(discriminator: Callable[..., Tensor], augment: Augmentation | None, 
     return lambda x: discriminator(x if augment is None else augment(x), y).float()
 
 
+def _named(terms: Mapping[str, Term] | None) -> nn.ModuleDict:
+    try:
+        return nn.ModuleDict(terms or {})
+    except KeyError as error:  # such as `keys`, which is a method of the dictionary
+        raise ValueError(f"a penalty needs another name: {error.args[0]}") from error
+
+
 def _due(terms: nn.ModuleDict, step: int) -> dict[str, Term]:
     """Pick the penalties whose turn it is."""
     return {name: term for name, term in terms.items() if isinstance(term, Term) and step % term.every == 0}
@@ -301,7 +333,7 @@ def _set(optimizer: Optimizer, name: str, value: float) -> None:
     for group in optimizer.param_groups:
         if name in ("beta1", "beta2") and "betas" in group:
             group["betas"] = (value, group["betas"][1]) if name == "beta1" else (group["betas"][0], value)
-        elif name in group and name != "params":
+        elif isinstance(group.get(name), int | float) and not isinstance(group[name], bool):
             group[name] = value
         else:
             raise UserError(f"{type(optimizer).__name__} has no '{name}' to schedule.")

@@ -15,9 +15,11 @@ class AdversarialLoss(ABC):
     Attributes:
         generator_sees_real: whether `generator` looks at `real_logits`; where it does not, G's step spares D that pass and
             gives the fake logits in both places.
+        centred: whether D learns to say more than 0 of real images and less than 0 of generated ones.
     """
 
     generator_sees_real = False
+    centred = False
 
     @abstractmethod
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor: ...  # (N,), (N,) -> (N,)
@@ -34,6 +36,8 @@ class Minimax(AdversarialLoss):
     Args:
         real_label: what D is to say of real images. One-sided label smoothing, Salimans et al. 2016, Section 3.4, takes 0.9.
     """
+
+    centred = True
 
     def __init__(self, real_label: float = 1.0) -> None:
         self.real_label = _checked_label(real_label)
@@ -54,6 +58,8 @@ class NonSaturating(AdversarialLoss):
     Args:
         real_label: what D is to say of real images. One-sided label smoothing, Salimans et al. 2016, Section 3.4, takes 0.9.
     """
+
+    centred = True
 
     def __init__(self, real_label: float = 1.0) -> None:
         self.real_label = _checked_label(real_label)
@@ -87,6 +93,8 @@ class Hinge(AdversarialLoss):
     D minimises max(0, 1 - D(x)) + max(0, 1 + D(G(z))) and G minimises -D(G(z)).
     """
 
+    centred = True
+
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         _check_shapes(real_logits, fake_logits)
         return F.relu(1 - real_logits) + F.relu(1 + fake_logits)
@@ -108,6 +116,7 @@ class LeastSquares(AdversarialLoss):
     """
 
     def __init__(self, a: float = 0.0, b: float = 1.0, c: float = 1.0) -> None:
+        self.centred = a < 0 < b
         self.a = a
         self.b = b
         self.c = c

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_gan.networks.base import StyleGenerator
 from lightning_gan.processes import mean_over_processes
-from lightning_gan.schedules import Schedule
+from lightning_gan.schedules import Schedule, extremes
 
 
 class CriticPass(NamedTuple):
@@ -36,8 +36,8 @@ class Term(nn.Module):
         super().__init__()
         if every < 1:
             raise ValueError(f"a penalty's `every` must be at least 1, not {every}")
-        if not isinstance(weight, Schedule) and weight < 0:
-            raise ValueError(f"a penalty's weight must not be negative, and is {weight}")
+        if (lowest := extremes(weight)[0]) < 0:
+            raise ValueError(f"a penalty's weight must not be negative, and is {lowest}")
         self.weight = weight
         self.every = every
 
@@ -167,6 +167,8 @@ class GeneratorPenalty(Term):
 class PathLength(GeneratorPenalty):
     """Path length regularisation, Karras et al. 2020, Eq. 4: (||J_w^T y|| - a)^2, with y a random image and a its running mean.
 
+    The length is over the square root of the number of layers, to which the paper's weight (Appendix B) is inverse.
+
     Args:
         weight: its factor.
         every: lazy regularisation.
@@ -190,7 +192,7 @@ class PathLength(GeneratorPenalty):
         images = generator.synthesize(w)  # (n, C, H, W)
         noise = torch.randn_like(images) / math.sqrt(images.shape[2] * images.shape[3])
         (gradient,) = torch.autograd.grad((images * noise).sum(), w, create_graph=True)
-        length: Tensor = torch.linalg.vector_norm(gradient.sum(1), dim=1)  # (n,); each layer is given the same w
+        length: Tensor = torch.linalg.vector_norm(gradient.sum(1), dim=1) / math.sqrt(w.shape[1])  # (n,); all layers share w
         self.mean.lerp_(mean_over_processes(length.mean()), self.decay)
         return (length - self.mean.clone()).square()
 

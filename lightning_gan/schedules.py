@@ -5,55 +5,53 @@ from abc import ABC, abstractmethod
 
 
 class Schedule(ABC):
-    """What a weight, a learning rate or a half-life is after so many images."""
+    """What a weight, a learning rate or a half-life is after so many images: a value before, another after, a way between.
+
+    Args:
+        start: value up to `after` images.
+        end: value from `after + images` on.
+        images: length of the way from one to the other, 0 for a step; None for the rest of the run.
+        after: images before it begins.
+    """
+
+    def __init__(self, start: float, end: float, images: int | None = None, after: int = 0) -> None:
+        if (images or 0) < 0 or after < 0:
+            raise ValueError(f"a schedule's images and after must not be negative, and are {images} and {after}")
+        self.start = start
+        self.end = end
+        self.images = images
+        self.after = after
+
+    def __call__(self, images_seen: int) -> float:
+        if images_seen < self.after or (images_seen == self.after and self.images != 0):
+            return self.start
+        if self.images is None:
+            raise ValueError("a schedule needs to know how many `images` it takes")
+        share = min((images_seen - self.after) / self.images, 1.0) if self.images else 1.0
+        return self.start + (self.end - self.start) * self.way(share)
 
     @abstractmethod
-    def __call__(self, images_seen: int) -> float: ...
+    def way(self, share: float) -> float:
+        """Say how much of the difference is covered, 0 to 1, when this share of the images has been seen, 0 to 1."""
+
+    def stretch(self, max_images: int) -> None:
+        """Take the rest of a run of so many images, unless told how long to take."""
+        if self.images is None:
+            self.images = max(0, max_images - self.after)
 
 
 class Linear(Schedule):
-    """From `start` to `end` in a straight line, constant before and after.
+    """A straight line."""
 
-    With `images` 0 it is a step.
-
-    Args:
-        start: value up to `after` images.
-        end: value from `after + images` on.
-        images: length of the way from one to the other; the command line fills in the whole run's `max_images`.
-        after: images before it begins.
-    """
-
-    def __init__(self, start: float, end: float, images: int | None = None, after: int = 0) -> None:
-        _check_span(images, after)
-        self.start = start
-        self.end = end
-        self.images = images
-        self.after = after
-
-    def __call__(self, images_seen: int) -> float:
-        return self.start + (self.end - self.start) * _share(images_seen, self.images, self.after)
+    def way(self, share: float) -> float:
+        return share
 
 
 class Cosine(Schedule):
-    """From `start` to `end` along half a cosine wave, constant before and after; R3GAN's, Huang et al. 2024, Appendix.
+    """Half a cosine wave, as in R3GAN, Huang et al. 2024."""
 
-    Args:
-        start: value up to `after` images.
-        end: value from `after + images` on.
-        images: length of the way from one to the other; the command line fills in the whole run's `max_images`.
-        after: images before it begins.
-    """
-
-    def __init__(self, start: float, end: float, images: int | None = None, after: int = 0) -> None:
-        _check_span(images, after)
-        self.start = start
-        self.end = end
-        self.images = images
-        self.after = after
-
-    def __call__(self, images_seen: int) -> float:
-        share = _share(images_seen, self.images, self.after)
-        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * share)) / 2
+    def way(self, share: float) -> float:
+        return (1 - math.cos(math.pi * share)) / 2
 
 
 def at(value: float | Schedule, images_seen: int) -> float:
@@ -61,15 +59,7 @@ def at(value: float | Schedule, images_seen: int) -> float:
     return value(images_seen) if isinstance(value, Schedule) else value
 
 
-def _share(images_seen: int, images: int | None, after: int) -> float:
-    """Say how much of the way lies behind: 0 to 1."""
-    if images is None:
-        raise ValueError("a schedule needs to know how many `images` it takes")
-    if images_seen < after:
-        return 0.0
-    return min((images_seen - after) / images, 1.0) if images else 1.0
-
-
-def _check_span(images: int | None, after: int) -> None:
-    if (images or 0) < 0 or after < 0:
-        raise ValueError(f"a schedule's images and after must not be negative, and are {images} and {after}")
+def extremes(value: float | Schedule) -> tuple[float, float]:
+    """Tell the least and the greatest value of what may be a number or a schedule."""
+    ends = (value.start, value.end) if isinstance(value, Schedule) else (value, value)
+    return min(ends), max(ends)

@@ -48,6 +48,11 @@ class TestR2:
         p = look(lambda x: 3.0 * x.square().sum((1, 2, 3)) / 2, torch.ones_like(fake), fake)
         assert_close(R2()(p), torch.tensor([22.5, 4.5]))
 
+    def test_it_trains_the_critic(self) -> None:
+        a, fake = torch.tensor(3.0, requires_grad=True), torch.tensor([[[[1.0, 2.0]]]])
+        R2()(look(lambda x: a * x.square().sum((1, 2, 3)) / 2, torch.ones_like(fake), fake)).sum().backward()
+        assert_close(a.grad, torch.tensor(3.0 * 5.0))  # a * ||x||^2
+
 
 class TestGradientPenalty:
     def test_a_linear_critic_pays_for_its_norms_distance_from_one(self) -> None:
@@ -157,8 +162,11 @@ class TestConsistency:
         assert_close(penalty, torch.tensor([36.0, 144.0]))
         penalty.sum().backward()
         assert_close(a.grad, torch.tensor(8 * 3 * 5.0))
-        balanced = Consistency(Negative(), balanced=True)(look(lambda x: 3 * x.sum((1, 2, 3)), real, fake))
+        a.grad = None
+        balanced = Consistency(Negative(), balanced=True)(look(lambda x: a * x.sum((1, 2, 3)), real, fake))
         assert_close(balanced, torch.tensor([45.0, 144.0]))
+        balanced.sum().backward()
+        assert_close(a.grad, torch.tensor(8 * 3 * 5.25))
 
 
 class LinearStyles(StyleGenerator):
@@ -181,13 +189,14 @@ class LinearStyles(StyleGenerator):
 
 class TestPathLength:
     def test_a_linear_generator_by_hand(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        # J_w = (3, 4), so that for the random image 2 the length is 10; a moves from 0 to 1, and to 0.9 * 1 + 0.1 * 10 = 1.9.
-        monkeypatch.setattr(torch, "randn_like", lambda x: torch.full_like(x, 2.0))
+        # J_w = (3, 4), so that for the random image 2 sqrt(2) and two layers the length is 10; a moves from 0 to 1, and to
+        # 0.9 * 1 + 0.1 * 10 = 1.9.
+        monkeypatch.setattr(torch, "randn_like", lambda x: torch.full_like(x, 8**0.5))
         generator, penalty = LinearStyles(), PathLength(decay=0.1, batch_share=0.5)
         value = penalty(generator, torch.randn(4, 2), None)
         assert_close(value, torch.full((2,), 81.0))
         value.mean().backward()
-        # d (|2 J| - 1)^2 / dJ = 2 * 9 * 2 * (3, 4) / 5, for each layer.
+        # d (2 |J| - 1)^2 / dJ = 2 * 9 * 2 * (3, 4) / 5, for each layer.
         assert_close(generator.directions.grad, torch.tensor([[21.6, 28.8], [21.6, 28.8]]))
         assert_close(penalty(generator, torch.randn(4, 2), None), torch.full((2,), 8.1**2))
 

@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_gan.schedules import Cosine, Linear, Schedule, at
+from lightning_gan.schedules import Cosine, Linear, Schedule, at, extremes
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,30 @@ def test_a_number_is_its_own_schedule() -> None:
     assert at(Linear(1.0, 0.0, images=4), 3) == 0.25
 
 
-def test_a_schedule_without_a_length_is_of_no_use() -> None:
+def test_without_a_length_it_takes_the_rest_of_the_run() -> None:
+    open_ended = Linear(2.0, 4.0, after=50)
+    assert open_ended(50) == 2.0
     with pytest.raises(ValueError, match="images"):
-        Linear(0.0, 1.0)(10)
+        open_ended(51)
+    open_ended.stretch(250)
+    assert {images: open_ended(images) for images in (50, 150, 250)} == {50: 2.0, 150: 3.0, 250: 4.0}
+
+
+def test_a_length_that_was_given_stays() -> None:
+    schedule = Linear(2.0, 4.0, images=100)
+    schedule.stretch(1000)
+    assert schedule(100) == 4.0
+
+
+def test_what_begins_after_the_run_never_does() -> None:
+    late = Linear(2.0, 4.0, after=500)
+    late.stretch(250)
+    assert late(250) == 2.0
+
+
+def test_extremes() -> None:
+    assert extremes(0.5) == (0.5, 0.5)
+    assert extremes(Linear(2.0, -1.0)) == (-1.0, 2.0)
 
 
 def test_a_negative_span_is_refused() -> None:

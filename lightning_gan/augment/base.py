@@ -5,7 +5,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from lightning_gan.schedules import Schedule, at
+from lightning_gan.schedules import Schedule, at, extremes
 
 
 class Augmentation(nn.Module):
@@ -19,17 +19,19 @@ class Augmentation(nn.Module):
 
     Attributes:
         p: the present probability, a buffer without dimensions, like whatever else an augmentation keeps from step to step.
+        adaptive: whether `update` takes a positive logit for "real", which the loss must then teach D to mean.
     """
 
     p: Tensor
+    adaptive = False
 
     def __init__(self, probability: float | Schedule = 1.0) -> None:
         super().__init__()
-        p = float(at(probability, 0))
-        if not 0 <= p <= 1:
-            raise ValueError(f"{type(self).__name__}'s probability must lie between 0 and 1, not at {p}")
+        for p in extremes(probability):
+            if not 0 <= p <= 1:
+                raise ValueError(f"{type(self).__name__}'s probability must lie between 0 and 1, not at {p}")
         self.probability = probability
-        self.register_buffer("p", torch.tensor(p))
+        self.register_buffer("p", torch.tensor(float(at(probability, 0))))
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

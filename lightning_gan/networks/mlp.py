@@ -1,7 +1,7 @@
 """Multilayer perceptrons, Goodfellow et al. 2014: no convolution, no normalization.
 
-The hidden layers start as in He et al. 2015. From torch's own start each rectified layer shrinks its signal about 2.4 times, and
-after four of them all latents give nearly the same image, from which G does not recover.
+The hidden layers start as in He et al. 2015. From torch's own start each rectified layer shrinks its signal about 2.4 times,
+and after four of them all latents give nearly the same image, from which G does not recover.
 """
 
 from itertools import pairwise

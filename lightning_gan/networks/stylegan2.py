@@ -88,7 +88,8 @@ class StyleGAN2Generator(StyleGenerator):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         styles = self.styles(z, y)  # (N, layers, style_dim)
         if self.training:
-            self.mean_style.lerp_(styles[:, 0].detach().mean(0), 1 - self.mean_decay)
+            moved = torch.where(self.mean_style.any(), 1 - self.mean_decay, 1.0)  # it starts where the first batch is
+            self.mean_style.lerp_(styles[:, 0].detach().mean(0), moved)
             if self.style_mixing:
                 styles = self._mix(styles, y)
         return self.synthesize(styles)  # (N, C, H, W)
