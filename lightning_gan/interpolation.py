@@ -15,7 +15,10 @@ from torch import Tensor
 
 from lightning_gan import images, randomness
 from lightning_gan.errors import UserError
-from lightning_gan.sampling import check_truncation, counted, cycle_labels, generate, load_generator, move, progress
+from lightning_gan.sampling import check_new, check_truncation, counted, cycle_labels, generate, load_generator, move, progress
+
+MAX_IMAGES = 100_000
+"""Images that a picture or film can hold: what is longer could not be looked at, and would fill the memory."""
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
@@ -73,20 +76,23 @@ def interpolate(
     kind = output.suffix.lower()
     if kind not in (".png", *_FILMS):
         raise UserError(f"--output {output} must end in .png, .gif or .mp4.")
-    if output.exists():
-        raise UserError(f"{output} exists already. Name another --output, or remove it first.")
+    check_new(output)
     if num is None:
         num = 8 if kind in _FILMS else 2
     if num < 2:
         raise UserError(f"--num {num}: a walk needs at least 2 latents.")
     if kind == ".gif" and fps > 50:
-        raise UserError(f"--fps {fps}: a .gif shows at most 50 frames in a second, an .mp4 any number.")
+        raise UserError(f"--fps {fps}: a .gif shows at most 50 frames in a second, an .mp4 more.")
+    if fps > 1000:
+        raise UserError(f"--fps {fps}: at most 1000 frames in a second.")
+    frames = num * steps if kind in _FILMS else (num - 1) * steps + 1
+    if frames * rows > MAX_IMAGES:
+        raise UserError(f"{rows} walks of {frames} images are too many: at most {MAX_IMAGES:,} images in all.")
     generator = load_generator(ckpt_path)
     y = cycle_labels(labels, rows, generator.num_classes)
     check_truncation(generator, truncation)
     move(generator, device)
 
-    frames = num * steps if kind in _FILMS else (num - 1) * steps + 1
     visited = randomness.numbered_latents(generator.latents, seed, 0, num * rows).unflatten(0, (num, rows))
     path = slerp if generator.latent_distribution == "normal" else torch.lerp
 
@@ -137,7 +143,10 @@ def _mp4(frames: Iterator[NDArray[np.uint8]], fps: int) -> bytes:
 
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as film:
-        stream = film.add_stream("libx264", rate=fps, options={"crf": "18"})
+        try:
+            stream = film.add_stream("libx264", rate=fps, options={"crf": "18"})
+        except ValueError as error:
+            raise UserError("This build of the package av cannot encode H.264. A .gif does not need it.") from error
         for i, frame in enumerate(frames):
             colours = frame if frame.ndim == 3 else np.stack([frame] * 3, 2)
             height, width, _ = colours.shape

@@ -39,7 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         known = {"lightning_gan", "state_dict"} <= checkpoint.keys()
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError) as error:
         raise UserError(f"{path} is damaged, or not a checkpoint.") from error
     except (AttributeError, TypeError):
         known = False
@@ -64,7 +64,7 @@ def load_generator(ckpt_path: str | Path) -> Generator:
         )
         if not isinstance(generator, Generator):
             raise ValueError(f"{type(generator).__name__} is not a generator")
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise UserError(f"The generator in {path} does not fit this version of its code: {error}") from error
     return generator.eval().requires_grad_(False)
 
@@ -73,13 +73,17 @@ def check_truncation(generator: Generator, truncation: float | None) -> None:
     """Refuse a truncation that `truncated` could not apply.
 
     Raises:
-        UserError: it is not positive and finite, or the latents are uniform.
+        UserError: it is out of range, or the latents are uniform.
     """
     if truncation is None:
         return
+    if isinstance(generator, StyleGenerator):
+        if not abs(truncation) <= 10:  # negative ones are the opposites, Karras et al. 2019, Figure 8
+            raise UserError(f"--truncation must lie between -10 and 10 for styles, not at {truncation}.")
+        return
     if not 0 < truncation < math.inf:
         raise UserError(f"--truncation must be positive and finite, not {truncation}.")
-    if generator.latent_distribution != "normal" and not isinstance(generator, StyleGenerator):
+    if generator.latent_distribution != "normal":
         raise UserError("--truncation needs normal latents or styles, and this generator's latents are uniform.")
 
 
@@ -139,7 +143,12 @@ def generate(
         stop = min(start + batch_size, num)
         z = latents(start, stop).to(device)
         y = None if labels is None else labels[start:stop].to(device)
-        yield images.to_uint8(truncated(generator, z, y, truncation)).cpu()
+        x = truncated(generator, z, y, truncation)  # (n, C, H, W)
+        if not x.isfinite().all():
+            raise UserError(
+                "The generator gives values that are not finite: its training diverged. Take an earlier checkpoint."
+            )
+        yield images.to_uint8(x).cpu()
 
 
 def sample(
@@ -159,15 +168,15 @@ def sample(
         output: a new .npz file (`arr_0`: uint8, (N, H, W, C); `labels` where there are any), or a new folder for PNGs.
         num: how many.
         labels: class of a conditional generator, or classes to go through in turn; all of them by default.
-        seed: the same seed gives the same images, whatever their number and the batch size.
+        seed: the same seed gives the same images, whatever their number and, up to rounding, the batch size.
         truncation: trade variety for quality. Styles are moved to their mean by this factor (1 changes nothing); normal latents
             of a generator without styles are kept within plus or minus this.
         batch_size: images generated at a time.
         device: such as cpu, cuda or cuda:1; auto takes the first GPU if there is one.
     """
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise UserError(f"{output} exists already. Name another --output, or remove it first.")
+    check_new(output)
     generator = load_generator(ckpt_path)
+    check_number(num)
     y = cycle_labels(labels, num, generator.num_classes)
     check_truncation(generator, truncation)
     move(generator, device)
@@ -175,14 +184,42 @@ def sample(
     with progress(num) as bar:
         batches = counted(generate(generator, latents, y, num, batch_size, truncation), bar)
         try:
-            if output.suffix == ".npz":
+            if output.suffix.lower() == ".npz":
                 channels, height, width = generator.image_shape
                 _write_npz(output, batches, (num, height, width, channels), y)
+            elif generator.image_shape[0] not in (1, 3):
+                raise UserError(
+                    f"A PNG has 1 or 3 channels, and these images {generator.image_shape[0]}: name an .npz instead."
+                )
             else:
                 _write_pngs(output, batches, len(str(num - 1)))
         except OSError as error:
             raise UserError(f"{output} could not be written: {error.strerror}.") from error
     print(f"{num:,} images in {output}")
+
+
+def check_new(output: Path) -> None:
+    """Refuse to write over something, but for an empty folder.
+
+    Raises:
+        UserError: there is something, or it cannot be known.
+    """
+    try:
+        taken = output.exists() and not (output.is_dir() and not any(output.iterdir()))
+    except OSError as error:
+        raise UserError(f"{output} cannot be used: {error.strerror}.") from error
+    if taken:
+        raise UserError(f"{output} exists already. Name another --output, or remove it first.")
+
+
+def check_number(images: int) -> None:
+    """Refuse a number of images that can only be a slip.
+
+    Raises:
+        UserError: it is above a billion.
+    """
+    if images > 10**9:
+        raise UserError(f"{images:,} images are too many: at most a billion can be made in one go.")
 
 
 def cycle_labels(labels: list[int] | int | None, num: int, num_classes: int) -> Tensor | None:
@@ -211,6 +248,7 @@ def move(generator: Generator, device: str) -> None:
     """
     try:
         generator.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        next(generator.parameters()).sum().item()  # some devices hold nothing
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
 

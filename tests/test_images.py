@@ -45,3 +45,10 @@ def test_a_grid_goes_row_by_row_between_white_lines(channels: int) -> None:
 def test_a_grid_enlarges_small_images_without_blurring_them() -> None:
     image = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8)
     assert np.array_equal(grid(image, 1), image[0, 0].numpy().repeat(8, 0).repeat(8, 1))
+
+
+@pytest.mark.parametrize(
+    ("channels", "shape"), [(1, (64, 64)), (2, (64, 64)), (3, (64, 64, 3)), (4, (64, 64, 3)), (5, (64, 64, 3))]
+)
+def test_what_is_neither_grey_nor_rgb_is_shown_in_part(channels: int, shape: tuple[int, ...]) -> None:
+    assert grid(torch.zeros(1, channels, 64, 64, dtype=torch.uint8), 1).shape == shape

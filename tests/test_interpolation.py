@@ -210,6 +210,8 @@ class TestErrors:
             (["--steps", "0"], "--steps must be >0, not 0."),
             (["--rows", "0"], "--rows must be >0, not 0."),
             (["--output", "walk.gif", "--fps", "60"], "--fps 60: a .gif shows at most 50 frames in a second"),
+            (["--output", "walk.mp4", "--fps", "5000"], "--fps 5000: at most 1000 frames in a second."),
+            (["--rows", "1000000"], "1000000 walks of 11 images are too many: at most 100,000 images in all."),
             (["--labels", "3"], "--labels 3: this generator's classes are 0 to 2."),
             (["--truncation", "0"], "--truncation must be positive and finite, not 0.0."),
             (["--device", "warp"], "--device warp cannot be used"),

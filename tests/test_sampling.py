@@ -55,7 +55,11 @@ def checkpoint(
 
 def sample(checkpoint: Path, output: Path, *options: str) -> Any:
     assert main(["sample", "--ckpt_path", str(checkpoint), "--output", str(output), *options]) == 0
-    return np.load(output) if output.suffix == ".npz" else [np.asarray(Image.open(path)) for path in sorted(output.iterdir())]
+    return (
+        np.load(output)
+        if output.suffix.lower() == ".npz"
+        else [np.asarray(Image.open(path)) for path in sorted(output.iterdir())]
+    )
 
 
 def test_a_sample_depends_on_its_seed_number_and_label_alone(checkpoint: Path, tmp_path: Path) -> None:
@@ -160,9 +164,19 @@ class TestTruncation:
             check_truncation(generator, 0.5)
 
     @pytest.mark.parametrize("truncation", [0.0, -1.0, float("inf"), float("nan")])
-    def test_values_that_mean_nothing(self, truncation: float) -> None:
+    def test_values_that_mean_nothing_to_latents(self, truncation: float) -> None:
         with pytest.raises(UserError, match="--truncation must be positive and finite, not"):
-            check_truncation(TinyStyleGenerator(), truncation)
+            check_truncation(DCGANGenerator((1, 8, 8), width=4), truncation)
+
+    def test_a_style_has_an_opposite(self) -> None:
+        # Karras et al. 2019, Figure 8: as far on the other side of the mean.
+        generator, z = TinyStyleGenerator(), torch.randn(3, 4)
+        check_truncation(generator, -1.0)
+        opposite = generator.synthesize(2 * generator.mean_style - generator.styles(z))
+        assert_close(truncated(generator, z, None, -1.0), opposite)
+        for truncation in (-11.0, float("inf"), float("nan")):
+            with pytest.raises(UserError, match="--truncation must lie between -10 and 10 for styles, not at"):
+                check_truncation(generator, truncation)
 
 
 class TestErrors:
@@ -197,7 +211,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("checkpoint", [0], indirect=True)
     def test_a_device_that_is_not_there(self, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        for device in ("cuda:99", "warp"):
+        for device in ("cuda:99", "warp", "meta"):
             assert device in self.fails(capsys, "--ckpt_path", str(checkpoint), "--device", device)
 
     def test_a_checkpoint_that_is_not_there(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,6 +222,40 @@ class TestErrors:
         assert "--truncation" in self.fails(capsys, "--ckpt_path", "x", "--truncation", "much")
         assert "--num must be" in self.fails(capsys, "--ckpt_path", "x", "--num", "0")
         assert "--ckpt_path" in self.fails(capsys)
+
+    def test_a_number_that_is_a_slip(self, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        error = self.fails(capsys, "--ckpt_path", str(checkpoint), "--num", "1000000000000")
+        assert error == "error: 1,000,000,000,000 images are too many: at most a billion can be made in one go."
+
+    def test_a_name_that_is_too_long(self, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        error = self.fails(capsys, "--ckpt_path", str(checkpoint), "--output", "x" * 300)
+        assert error.endswith("x cannot be used: File name too long.")
+
+    @pytest.mark.parametrize("checkpoint", [0], indirect=True)
+    def test_a_generator_that_has_diverged(self, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        content = torch.load(checkpoint, weights_only=True)
+        content["state_dict"]["average.generator.dense.weight"].fill_(float("nan"))
+        torch.save(content, tmp_path / "nan.ckpt")
+        output = tmp_path / "s.npz"
+        assert "not finite" in self.fails(capsys, "--ckpt_path", str(tmp_path / "nan.ckpt"), "--output", str(output))
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "nan.ckpt"]
+
+    @pytest.mark.parametrize("record", [None, {"class_path": 3, "init_args": {}}, {"class_path": "json.JSONDecoder"}])
+    def test_a_record_that_is_none(self, tmp_path: Path, record: Any) -> None:
+        torch.save({"lightning_gan": {"generator": record}, "state_dict": {}}, tmp_path / "odd.ckpt")
+        with pytest.raises(UserError, match=r"The generator in .*odd\.ckpt does not fit"):
+            load_generator(tmp_path / "odd.ckpt")
+
+    def test_a_png_of_five_channels(
+        self, make_gan: Callable[..., GAN], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        generator = make_gan(generator=DCGANGenerator((5, 8, 8), width=4, latent_dim=4)).average.generator
+        state = {f"average.generator.{name}": tensor for name, tensor in generator.state_dict().items()}
+        torch.save({"lightning_gan": {"generator": generator.record}, "state_dict": state}, tmp_path / "five.ckpt")
+        error = self.fails(capsys, "--ckpt_path", str(tmp_path / "five.ckpt"), "--output", str(tmp_path / "pictures"))
+        assert error == "error: A PNG has 1 or 3 channels, and these images 5: name an .npz instead."
+        samples = sample(tmp_path / "five.ckpt", tmp_path / "s.NPZ", "--num", "2")
+        assert samples["arr_0"].shape == (2, 8, 8, 5)
 
     @pytest.mark.parametrize("checkpoint", [0], indirect=True)
     def test_a_truncated_checkpoint(self, checkpoint: Path) -> None:
