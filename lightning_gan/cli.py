@@ -251,7 +251,7 @@ class CLI(LightningCLI):
         else:  # only rank 0 writes
             self.run_dir = Path(config.run_dir or os.environ.get(RUN_DIR_VARIABLE, RUNS))
         chosen = config.run_dir is not None
-        config.run_dir = config.ckpt_path = None  # the saved configuration repeats the run elsewhere, and from the start
+        del config["run_dir"], config["ckpt_path"]  # the saved configuration repeats the run elsewhere, and from the start
         theirs = loggers if isinstance(loggers, list) else [loggers] if isinstance(loggers, Logger) else []
         try:
             trainer = super().instantiate_trainer(

@@ -320,7 +320,7 @@ def _named(terms: Mapping[str, Term] | None) -> nn.ModuleDict:
     try:
         return nn.ModuleDict(terms or {})
     except KeyError as error:  # such as `keys`, which is a method of the dictionary
-        raise ValueError(f"a penalty needs another name: {error.args[0]}") from error
+        raise ValueError(f"a penalty needs another name: {error.args[0]}") from None
 
 
 def _due(terms: nn.ModuleDict, step: int) -> dict[str, Term]:

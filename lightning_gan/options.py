@@ -39,6 +39,8 @@ def explain(message: str, options: list[str]) -> str:
     """
     if match := re.search(r"unrecognized arguments: ([^\s=]+)", message):
         return f"There is no option {match[1]}.{_did_you_mean(match[1], options)}"
+    if match := re.search(r"class_path '[\w.]+\.(\w+)':\s*the following arguments are required: (.+)", message):
+        return f"{match[1]} needs to be told its {match[2].strip().replace(', ', ' and ')}."
     if match := re.search(r"the following arguments are required: (.+)", message):
         return f"What is missing: {', '.join('--' + name.strip().removeprefix('--') for name in match[1].split(','))}."
     keys = list(dict.fromkeys(key for key in re.findall(r'Parser key "([^"]+)"', message) if key != "config"))
@@ -52,6 +54,8 @@ def explain(message: str, options: list[str]) -> str:
         return f"{where}: '{match[1]}' is neither the name of a class that fits here nor a readable file."
     if match := re.search(r"Expected an? (.+?)\. Got value: (.*)", message):
         return f"{where} must be {_type_name(match[1])}, not '{match[2]}'."
+    if match := re.search(r"Given value: NestedArg\(key='(\w+)', val='?(.*?)'?\)$", message):
+        return f"{where}.{match[1]} cannot be '{match[2].replace('None', 'null')}'."
     if match := re.search(r"Subtypes: \[(.*?)\]\n.*Given value: (.*)", message, re.DOTALL):
         return f"{where} cannot be '{match[2]}': it takes {_type_name(match[1])}."
     if match := re.search(r"invalid literal for int\(\) with base 10: (.*)", message):

@@ -13,6 +13,7 @@ from lightning_gan.__main__ import main
 from lightning_gan.cli import CLI, DEFAULT_RUN
 from lightning_gan.networks import DCGANGenerator
 from lightning_gan.penalties import R1
+from lightning_gan.schedules import Cosine, Linear
 
 SMALL = [
     *("--data.image_size", "8", "--data.batch_size", "32", "--max_images", "160"),
@@ -127,6 +128,31 @@ class TestConfiguration:
         assert isinstance(penalty, R1)
         assert (penalty.weight, penalty.every) == (7.0, 2)
 
+    def test_a_schedule_takes_the_whole_run_whatever_its_length(self, folder: Path) -> None:
+        options = ["--model.ema_half_life", "Cosine", "--model.ema_half_life.start", "0", "--model.ema_half_life.end", "9"]
+        options += ["--model.penalties.r1.weight", "Linear", "--model.penalties.r1.weight.start", "1"]
+        options += ["--model.penalties.r1.weight.end", "0", "--model.penalties.r1.weight.after", "40"]
+        fit("--wandb", "off", "--run_dir", "run", *options)
+        longer = ["-c", "run/config.yaml", "--max_images", "320", "--trainer.fast_dev_run", "1"]
+        model = CLI.run(["fit", *longer]).model  # the saved configuration does not fix the length
+        assert isinstance(model.average.half_life, Cosine)
+        assert model.average.half_life.images == 320
+        weight = model.penalties["r1"].weight
+        assert isinstance(weight, Linear)
+        assert (weight.after, weight.images) == (40, 280)
+
+    def test_a_saved_configuration_does_not_undo_ckpt_path(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        fit("--wandb", "off", "--run_dir", "run")
+        resume = ["--ckpt_path", "run/checkpoints/last.ckpt", "-c", "run/config.yaml", "--max_images", "320"]
+        assert main(["fit", *resume, "--wandb", "off"]) == 0
+        assert "resumed        after 160 images" in capsys.readouterr().out
+
+    def test_other_optimizers_are_refused(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        fit("--wandb", "off", "--run_dir", "run")
+        resume = ["-c", "run/config.yaml", "--ckpt_path", "run/checkpoints/last.ckpt", "--max_images", "320"]
+        assert main(["fit", *resume, "--model.generator_optimizer", "torch.optim.RMSprop"]) == 2
+        assert "are Adam and Adam, but the configuration's are Adam and RMSprop" in capsys.readouterr().err
+
     def test_a_chosen_class_starts_from_its_own_defaults(self, capsys: pytest.CaptureFixture[str]) -> None:
         chosen = config("--data", "CelebA", "--data.root", "x", capsys=capsys)["data"]
         assert chosen["init_args"]["image_size"] == 64  # not the digits' 16
@@ -155,72 +181,6 @@ class TestConfiguration:
         model = default.pop("model")
         networks = [default["data"], model["generator"], model["discriminator"], model["loss"]]
         assert all(set(choice) == {"class_path"} for choice in networks)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--model.lsos", "x"], "There is no option --model.lsos. Did you mean --model.loss?"),
-        (["--model.generator.wdth", "3"], "--model.generator: DCGANGenerator has no option 'wdth'. Did you mean width?"),
-        (["--data.batchsize", "3"], "--data: Digits has no option 'batchsize'. Did you mean batch_size?"),
-        (["--model.generator.width", "x"], "--model.generator.width must be int, not 'x'."),
-        (["--data.batch_size", "x"], "--data.batch_size must be int, not 'x'."),
-        (["--data.batch_size", "0"], "--data.batch_size must be at least 1, not 0."),
-        (["--max_images", "-3"], "--max_images must be >0, not -3."),
-        (["--wandb", "maybe"], "--wandb must be one of 'auto', 'online', 'offline', 'off', not 'maybe'."),
-        (["--data", "Nope"], "--data: 'Nope' is neither the name of a class that fits here nor a readable file."),
-        (["--model.critic_steps", "0"], "critic_steps must be at least 1, not 0."),
-        (["--samples.every_images", "-1"], "SampleGrid cannot act every -1 images."),
-        (["--data.image_size", "27"], "the network halves images at least once: it needs more channels or an even size"),
-        (["-c", "nope.yaml"], "The configuration nope.yaml cannot be read: No such file or directory."),
-        (["-c", "list.yaml"], "The configuration list.yaml is not a mapping of keys to values."),
-        (["-c", "broken.yaml"], "The configuration broken.yaml is not YAML:"),
-        (["-c", "loop.yaml"], "The configuration loop.yaml includes itself."),
-        (["-c", "include.yaml"], "`include` in the configuration include.yaml must be a list of files."),
-        (["-c", "unknown.yaml"], "'max_imges'"),
-        (["--ckpt_path", "nope.ckpt"], "There is no checkpoint nope.ckpt."),
-        (["--ckpt_path", "damaged.ckpt"], "damaged.ckpt is damaged, or not a checkpoint."),
-        (["--trainer.accelerator", "warp"], "warp"),
-        (["--trainer.devices", "3.5"], "`devices` selected with `CPUAccelerator` should be an int > 0."),
-        (["--trainer.precision", "7"], "--trainer.precision cannot be '7': it takes one of 64, 32, 16, "),
-        (["--trainer.precision", "bf16-true"], "--trainer.precision must be 32-true, bf16-mixed or 16-mixed, not bf16-true."),
-        (["--max_images", "1e6"], "--max_images must be a whole number, not '1e6'."),
-        (["--model", "nope"], "--model: there is no configuration file nope."),
-        (["--model.generator", "DCGANDiscriminator"], "neither the name of a class that fits here"),
-        (["--model.generator.latent_dim", "0"], "latent_dim must be at least 1, not 0."),
-        (["--model.generator_clip_norm", "-1"], "generator_clip_norm must be positive, not -1.0."),
-        (["--model.ema_half_life", "-5"], "the average's half-life must not be negative, and is -5.0."),
-        (["--model.penalties.r1.weight", "-1"], "a penalty's weight must not be negative, and is -1.0."),
-        (["--samples.columns", "0"], "a grid needs columns and rows, not 0 and 8."),
-        (["--seed_everything", "-1"], "--seed_everything must not be negative, and is -1."),
-        (["--name", "../elsewhere"], "--name ../elsewhere cannot name a folder."),
-        (["--data", "ImageFolder"], "Which images? Say so with --data.root=FOLDER."),
-        (
-            ["--data", "ImageFolder", "--data.root", "nowhere"],
-            "nowhere does not exist; let --data.root name a folder of images.",
-        ),
-        (["--trainer.gradient_clip_val", "1"], "--model.generator_clip_norm"),
-    ],
-)
-def test_what_a_user_can_get_wrong_ends_in_one_sentence(
-    folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
-) -> None:
-    files = {
-        "list.yaml": "[1, 2]",
-        "broken.yaml": "a: [1",
-        "loop.yaml": "include: [loop.yaml]",
-        "include.yaml": "include: x.yaml",
-        "unknown.yaml": "max_imges: 3",
-        "damaged.ckpt": "not a checkpoint",
-    }
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    assert main(["fit", "--wandb", "off", "--max_images", "64", *options]) == 2
-    captured = capsys.readouterr()
-    error = captured.err.strip().splitlines()
-    assert error[-1].startswith("error: ")
-    assert message in error[-1]
-    assert not list(folder.glob("runs/*/*"))
 
 
 INTERRUPTED = """

@@ -11,15 +11,15 @@ from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 from torch.testing import assert_close
 
-from lightning_gan.augment import Augmentation
+from lightning_gan.augment import ADA, Augmentation
 from lightning_gan.constraints import WeightClipping
 from lightning_gan.data import DataModule
 from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
-from lightning_gan.losses import Relativistic
+from lightning_gan.losses import LeastSquares, Relativistic
 from lightning_gan.networks import StyleGAN2Generator
-from lightning_gan.penalties import R1, CriticPass, GeneratorPenalty, PathLength, Penalty
-from lightning_gan.schedules import Linear
+from lightning_gan.penalties import R1, Consistency, CriticPass, GeneratorPenalty, LeCam, PathLength, Penalty
+from lightning_gan.schedules import Cosine, Linear
 
 MakeGAN = Callable[..., GAN]
 MakeTrainer = Callable[..., Trainer]
@@ -162,10 +162,48 @@ class TestAugmentation:
         # D's step: real and generated; G's step, one update later: generated and real.
         assert [round(mean) for mean in seen] in ([99, 100, 101, 100], [100, 100, 101, 101], [99, 100, 101, 101])
 
+    def test_one_that_is_a_penaltys_is_told_too(self, make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule) -> None:
+        ink = Ink()
+        make_trainer(max_steps=2).fit(make_gan(penalties={"cr": Consistency(ink)}), digits)
+        assert ink.level == 2
+
+    def test_an_adaptive_one_needs_logits_whose_sign_means_something(self, make_gan: MakeGAN) -> None:
+        with pytest.raises(ValueError, match="means nothing under Relativistic: give it a probability"):
+            make_gan(augment=ADA(), loss=Relativistic())
+        make_gan(augment=ADA(probability=0.5), loss=Relativistic())
+        make_gan(augment=ADA(), loss=LeastSquares(a=-1, b=1, c=1))
+
     def test_samples_are_not_augmented(self, make_gan: MakeGAN) -> None:
         ink, z = Ink(), torch.randn(2, 4)
         ink.level += 100
         assert_close(make_gan(augment=ink).sample(z), make_gan().sample(z))
+
+
+def test_a_resumed_run_of_everything_that_keeps_something_goes_on_as_if_it_had_not_stopped(
+    make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, tmp_path: Any
+) -> None:
+    def fit(steps: int, **kwargs: Any) -> GAN:
+        torch.manual_seed(0)
+        gan = make_gan(
+            generator=StyleGAN2Generator((1, 8, 8), latent_dim=4, style_dim=4, mapping_layers=1, channel_base=32),
+            penalties={"r1": R1(Linear(1.0, 0.0, images=20 * BATCH), every=4), "lecam": LeCam()},
+            generator_penalties={"path": PathLength(every=2)},
+            augment=ADA(speed=2000, target=-0.9),
+            discriminator_schedules={"lr": Cosine(1e-3, 0.0, images=20 * BATCH)},
+            ema_half_life=Linear(0.0, 100.0, images=20 * BATCH),
+        )
+        trainer = make_trainer(max_steps=steps)
+        trainer.fit(gan, digits, weights_only=True, **kwargs)
+        trainer.save_checkpoint(tmp_path / f"{steps}.ckpt")
+        return gan
+
+    whole = fit(20)
+    assert whole.augment is not None
+    assert 0.1 < whole.augment.p < 1  # it has moved
+    for kill_at in (5, 11):
+        fit(kill_at)
+        resumed = fit(20, ckpt_path=tmp_path / f"{kill_at}.ckpt")
+        assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
 
 
 class TestGeneratorPenalties:
