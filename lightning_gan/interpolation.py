@@ -15,7 +15,17 @@ from torch import Tensor
 
 from lightning_gan import images, randomness
 from lightning_gan.errors import UserError
-from lightning_gan.sampling import check_new, check_truncation, counted, cycle_labels, generate, load_generator, move, progress
+from lightning_gan.sampling import (
+    check_new,
+    check_truncation,
+    counted,
+    cycle_labels,
+    generate,
+    load_generator,
+    move,
+    progress,
+    written_aside,
+)
 
 MAX_IMAGES = 100_000
 """Images that a picture or film can hold: what is longer could not be looked at, and would fill the memory."""
@@ -164,13 +174,8 @@ _FILMS: dict[str, Callable[[Iterator[NDArray[np.uint8]], int], bytes]] = {".gif"
 
 def _write(path: Path, contents: bytes) -> None:
     """Write a file aside and rename it."""
-    aside = path.with_name(f".{path.name}.partial")
     try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with written_aside(path) as aside:
             aside.write_bytes(contents)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path} could not be written: {error.strerror}.") from error

@@ -5,6 +5,7 @@ import pickle
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -263,22 +264,28 @@ def counted(batches: Iterator[Tensor], bar: "tqdm[NoReturn]") -> Iterator[Tensor
         bar.update(len(batch))
 
 
-def _write_npz(path: Path, batches: Iterator[Tensor], shape: tuple[int, ...], labels: Tensor | None) -> None:
-    """Write what `np.savez(path, images, labels=labels)` would, batch by batch, aside and then renamed."""
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Give a file beside `path` to write, which takes its place if all goes well, and is gone if not."""
     aside = path.with_name(f".{path.name}.partial")
     try:
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(aside, "w") as archive:
-            with archive.open("arr_0.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-                for batch in batches:
-                    file.write(batch.permute(0, 2, 3, 1).contiguous().numpy().tobytes())
-            if labels is not None:
-                with archive.open("labels.npy", "w") as file:
-                    np.lib.format.write_array(file, labels.numpy())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _write_npz(path: Path, batches: Iterator[Tensor], shape: tuple[int, ...], labels: Tensor | None) -> None:
+    """Write what `np.savez(path, images, labels=labels)` would, batch by batch."""
+    with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as archive:
+        with archive.open("arr_0.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for batch in batches:
+                file.write(batch.permute(0, 2, 3, 1).contiguous().numpy().tobytes())
+        if labels is not None:
+            with archive.open("labels.npy", "w") as file:
+                np.lib.format.write_array(file, labels.numpy())
 
 
 def _write_pngs(folder: Path, batches: Iterator[Tensor], digits: int) -> None:

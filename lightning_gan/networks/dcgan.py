@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gan.networks.base import Discriminator, Generator, check_labels
-from lightning_gan.networks.layers import coarsest_size, normalize_spectra
+from lightning_gan.networks.layers import coarsest_size, count_halvings, normalize_spectra
 
 
 class DCGANGenerator(Generator):
@@ -122,12 +122,7 @@ class DCGANDiscriminator(Discriminator):
 
 def _doubling(image_shape: tuple[int, int, int], width: int) -> list[int]:
     """Channels from the finest resolution to the coarsest, which is 4 pixels wide or the last that can be halved no further."""
-    size = image_shape[-1]
-    channels: list[int] = []
-    while size > 4 and size % 2 == 0:
-        channels.append(width * 2 ** len(channels))
-        size //= 2
-    return channels
+    return [width * 2**i for i in range(count_halvings(image_shape[-1]))]
 
 
 def _initialize(module: nn.Module) -> None:

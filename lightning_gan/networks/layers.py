@@ -156,6 +156,15 @@ def normalize_spectra(network: nn.Module) -> None:
             spectral_norm(layer)
 
 
+def count_halvings(size: int, above: int = 4) -> int:
+    """Count how often `size` can be halved, as long as it is larger than `above`."""
+    count = 0
+    while size > above and size % 2 == 0:
+        size //= 2
+        count += 1
+    return count
+
+
 def coarsest_size(image_shape: tuple[int, int, int], halvings: int) -> int:
     """Height and width, in pixels, of square images after `halvings`.
 

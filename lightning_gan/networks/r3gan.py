@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gan.networks.base import Discriminator, Generator, check_labels
-from lightning_gan.networks.layers import Blur, Upsample, coarsest_size
+from lightning_gan.networks.layers import Blur, Upsample, coarsest_size, count_halvings
 
 SLOPE = 0.2
 
@@ -171,10 +171,9 @@ def _linear(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
 
 def _channels(image_shape: tuple[int, int, int], width: int) -> list[int]:
     """Channels from the coarsest resolution to the finest. The coarsest is 4 pixels wide or can be halved no further."""
-    sizes = [image_shape[-1]]
-    while sizes[-1] > 4 and sizes[-1] % 2 == 0:
-        sizes.append(sizes[-1] // 2)
-    channels = [width // 2 ** max(0, math.ceil(math.log2(size / 32))) for size in reversed(sizes)]
+    size = image_shape[-1]
+    sizes = [size // 2**i for i in reversed(range(count_halvings(size) + 1))]
+    channels = [width // 2 ** max(0, math.ceil(math.log2(size / 32))) for size in sizes]
     if channels[-1] < 1:
-        raise ValueError(f"width={width}, halved above 32 px, leaves no channel for {sizes[0]} px")
+        raise ValueError(f"width={width}, halved above 32 px, leaves no channel for {size} px")
     return channels

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gan.networks.base import Discriminator, Generator, check_labels
-from lightning_gan.networks.layers import coarsest_size, normalize_spectra
+from lightning_gan.networks.layers import coarsest_size, count_halvings, normalize_spectra
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear, nn.Embedding)
 
@@ -42,7 +42,7 @@ class ResNetGenerator(Generator):
     ) -> None:
         super().__init__(image_shape, num_classes, latent_dim, latent_distribution)
         if channels is None:
-            doublings = _halvings(image_shape[-1], above=7)  # the paper starts from 6 px for images of 48
+            doublings = count_halvings(image_shape[-1], above=7)  # the paper starts from 6 px for images of 48
             channels = [4 * width] * (doublings + 1) if image_shape[-1] <= 32 else _capped(width, doublings + 1)[::-1]
         size = coarsest_size(image_shape, len(channels) - 1)
         self.dense = _xavier(nn.Linear(latent_dim, channels[0] * size * size))
@@ -87,7 +87,7 @@ class ResNetDiscriminator(Discriminator):
     ) -> None:
         super().__init__(image_shape, num_classes)
         small = image_shape[-1] <= 32
-        planned = 2 if small else _halvings(image_shape[-1], above=4)
+        planned = 2 if small else count_halvings(image_shape[-1])
         channels = channels or ([2 * width] * 4 if small else _capped(width, planned + 1))
         halvings = planned if halvings is None else halvings
         coarsest_size(image_shape, halvings)  # refuses other sizes
@@ -179,15 +179,6 @@ class DiscriminatorBlock(nn.Module):
             return h + self.shortcut(x)  # type: ignore[no-any-return]  # torch types every module's output as Any
         # A 1x1 convolution and the average of pixels commute: this order costs a quarter.
         return F.avg_pool2d(h, 2) + self.shortcut(F.avg_pool2d(x, 2))  # type: ignore[no-any-return]  # as above
-
-
-def _halvings(size: int, above: int) -> int:
-    """Count how often `size` can be halved, as long as it is larger than `above`."""
-    halvings = 0
-    while size > above and size % 2 == 0:
-        size //= 2
-        halvings += 1
-    return halvings
 
 
 def _capped(width: int, n: int) -> list[int]:

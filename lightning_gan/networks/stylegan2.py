@@ -20,6 +20,7 @@ from lightning_gan.networks.layers import (
     MinibatchStddev,
     Upsample,
     activate,
+    count_halvings,
     full_precision,
     normalize,
 )
@@ -255,9 +256,7 @@ class ResidualBlock(nn.Module):
 def _sizes(image_shape: tuple[int, int, int]) -> list[int]:
     """Sizes from the coarsest, which is 4 or the last that can be halved no further, to the finest."""
     height, width = image_shape[1:]
-    sizes = [width]
-    while sizes[0] > 4 and sizes[0] % 2 == 0:
-        sizes.insert(0, sizes[0] // 2)
+    sizes = [width // 2**i for i in reversed(range(count_halvings(width) + 1))]
     if height != width or len(sizes) == 1:
         raise ValueError(f"a StyleGAN2 needs square images of an even size above 4 px, not {height}x{width}")
     return sizes
