@@ -11,8 +11,9 @@ Train GANs, and believe the numbers.
 usage: python -m lightning_gan COMMAND [options]
 
   fit          train: on the embedded digits, or as told by -c conf/NAME.yaml
-  validate     D's judgement of held-out images: -c RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
-  test         the same on the test set
+  validate     the scores of a checkpoint, as during training: -c RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
+  test         the same of 50,000 images, for the record
+  evaluate     the scores of images on disk, whoever made them: --samples samples.npz -c conf/data/NAME.yaml
   sample       images from a trained generator: --ckpt_path RUN/checkpoints/last.ckpt --output samples.npz
   interpolate  walks between them: --ckpt_path RUN/checkpoints/last.ckpt --output walk.png, .gif or .mp4
 
@@ -35,6 +36,10 @@ def main(args: Sequence[str] | None = None) -> int:
                 from lightning_gan.sampling import run
 
                 run(interpolate, options)
+            case ["evaluate", *options]:
+                from lightning_gan.evaluating import run as evaluate
+
+                evaluate(options)
             case ["fit" | "validate" | "test", *_]:
                 from lightning_gan.cli import CLI
 
@@ -43,7 +48,7 @@ def main(args: Sequence[str] | None = None) -> int:
                     return 130
             case [command, *_]:
                 raise UserError(
-                    f"There is no command '{command}'. The commands are fit, validate, test, sample and interpolate."
+                    f"There is no command '{command}'. The commands are fit, validate, test, evaluate, sample and interpolate."
                 )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

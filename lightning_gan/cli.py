@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import wandb
 import yaml
-from jsonargparse import ActionConfigFile
 from jsonargparse.typing import PositiveInt
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -20,8 +19,10 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from lightning_gan.callbacks import ImagesProgressBar, LastCheckpoint, SampleGrid, StopOnInterrupt
+from lightning_gan.callbacks import Evaluation, Health, ImagesProgressBar, LastCheckpoint, SampleGrid, StopOnInterrupt
 from lightning_gan.callbacks.checkpoint import AtomicCheckpointIO
+from lightning_gan.callbacks.health import fit_with_rollbacks
+from lightning_gan.configuration import ConfigFile
 from lightning_gan.data import DataModule
 from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
@@ -34,13 +35,12 @@ DEFAULT_RUN = Path(__file__).with_name("default.yaml")
 DEFAULT_TRAINER = {
     "devices": 1,
     "max_epochs": -1,
-    "val_check_interval": 1000,
-    "check_val_every_n_epoch": None,  # an epoch of a small set is a few steps
+    "limit_val_batches": 0,  # the Evaluation callback measures, by its own clock
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
 }
-VALIDATION_BATCHES = 16
-"""Batches of held-out images looked at during training: enough for the mean of D's logits."""
+ONE_BATCH = range(1)
+"""What Lightning loops over in `validate` and `test`, so that it calls the Evaluation callback, which takes its images itself."""
 PRECISIONS = (None, 32, "32", "32-true", "bf16-mixed", "16-mixed")
 UNHELPFUL_WARNINGS = [
     "The number of training batches",  # fewer than log_every_n_steps: ours counts across epochs
@@ -56,34 +56,6 @@ RUN_DIR_VARIABLE = "LIGHTNING_GAN_RUN_DIR"
 
 class Parser(ReadableErrors, LightningArgumentParser):
     pass
-
-
-class ConfigFile(ActionConfigFile):
-    """A configuration file that may build on others: `include: [data/mnist.yaml, ...]`, relative to itself, read before it."""
-
-    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        files = [*(cfg.get(self.dest) or []), str(values)]
-        for text in _expand(Path(values)):
-            self.apply_config(parser, cfg, self.dest, text)
-        cfg[self.dest] = files
-
-
-def _expand(path: Path, including: tuple[Path, ...] = ()) -> list[str]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The configuration {path} cannot be read: {getattr(error, 'strerror', error)}.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"The configuration {path} is not YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"The configuration {path} is not a mapping of keys to values.")
-    if path.resolve() in including:
-        raise UserError(f"The configuration {path} includes itself.")
-    included = content.pop("include", [])
-    if not (isinstance(included, list) and all(isinstance(name, str) for name in included)):
-        raise UserError(f"`include` in the configuration {path} must be a list of files.")
-    texts = [text for name in included for text in _expand(path.parent / name, (*including, path.resolve()))]
-    return [*texts, yaml.safe_dump(content)]
 
 
 class SaveConfig(SaveConfigCallback):
@@ -103,6 +75,7 @@ class CLI(LightningCLI):
     """`fit`, `validate` and `test`."""
 
     run_dir: Path | None = None
+    extractor = "none"
     checkpoint: dict[str, Any] | None = None
 
     @classmethod
@@ -179,6 +152,8 @@ class CLI(LightningCLI):
         )
         parser.add_lightning_class_args(SampleGrid, "samples")
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Evaluation, "evaluation")
+        parser.add_lightning_class_args(Health, "health")
         for seeded in ("model.seed", "data.init_args.seed"):
             parser.link_arguments("seed_everything", seeded)
         for network in ("generator", "discriminator"):
@@ -191,6 +166,8 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         self.interrupt = StopOnInterrupt()
         config = self.config[self.subcommand]
+        if self.subcommand != "fit" and not config.ckpt_path:
+            raise UserError(f"{self.subcommand} needs --ckpt_path RUN/checkpoints/best.ckpt, the checkpoint to score.")
         if config.ckpt_path:
             self.checkpoint = read_checkpoint(Path(config.ckpt_path))  # refused here rather than from deep inside, later
         if config.trainer.gradient_clip_val is not None:
@@ -216,18 +193,21 @@ class CLI(LightningCLI):
         config.callbacks = config.callbacks or []
         if config.enable_progress_bar is not False:
             config.callbacks = [*config.callbacks, ImagesProgressBar()]
+        evaluation = self._get(self.config_init, "evaluation")
         if self.subcommand != "fit":
+            evaluation.prepare(self.datamodule)
+            config.limit_val_batches = None
             return super().instantiate_trainer(logger=config.logger or False, **kwargs)
         config.callbacks = [*config.callbacks, self.interrupt]
         kwargs["max_steps"] = self._max_steps(config.max_steps)
         kwargs["plugins"] = [AtomicCheckpointIO(), *(config.plugins or [])]
-        if config.limit_val_batches is None:
-            kwargs["limit_val_batches"] = VALIDATION_BATCHES
         if config.strategy == "auto" and (config.devices not in (1, "1") or config.num_nodes > 1):
             kwargs["strategy"] = "ddp_find_unused_parameters_true"  # each backward reaches one of the two networks
         if config.fast_dev_run:
             return super().instantiate_trainer(logger=False, **kwargs)
-        _ = self.datamodule.prepared  # what is wrong with the data is said before there is a run folder
+        _ = self.datamodule.prepared  # what is wrong with the data or the extractor is said before there is a run folder
+        if evaluation.num_samples:
+            self.extractor = evaluation.prepare(self.datamodule)
         return self._instantiate_with_run_dir(config.logger, **kwargs)
 
     def _max_steps(self, given: int) -> int:
@@ -268,13 +248,20 @@ class CLI(LightningCLI):
 
     def fit(self, model: GAN, datamodule: DataModule, **kwargs: Any) -> None:
         """Train, with a word about it before and after."""
+        evaluation, health = self._get(self.config_init, "evaluation"), self._get(self.config_init, "health")
         started = time.monotonic()
-        self.trainer.fit(model, datamodule, **kwargs)
-        seconds = time.monotonic() - started
+        fit_with_rollbacks(self.trainer, model, datamodule, health, **kwargs)
+        seconds = time.monotonic() - started - evaluation.seconds
         images = model.images_seen - (self.checkpoint["lightning_gan"]["images_seen"] if self.checkpoint else 0)
         verb = "Stopped after" if self.interrupt.interrupted else "Trained on"
         self._say(f"\n{verb} {images:,} images in {timedelta(seconds=round(seconds))} ({images / seconds:,.0f} images/s).")
         self._summarize()
+
+    def validate(self, model: GAN, datamodule: DataModule, **kwargs: Any) -> None:
+        self.trainer.validate(model, ONE_BATCH, **kwargs)
+
+    def test(self, model: GAN, datamodule: DataModule, **kwargs: Any) -> None:
+        self.trainer.test(model, ONE_BATCH, **kwargs)
 
     def before_fit(self) -> None:
         self._say(f"data           {self.datamodule.description}")
@@ -288,6 +275,7 @@ class CLI(LightningCLI):
             self._say(f"resumed        after {self.checkpoint['lightning_gan']['images_seen']:,} images")
         self._say(f"training       {steps * batch_size:,} images in {steps:,} steps of {batch_size}")
         if self.run_dir:
+            self._say(f"scores         {self.extractor}")
             self._say(f"run folder     {self.run_dir}")
 
     def _summarize(self) -> None:

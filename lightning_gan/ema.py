@@ -57,5 +57,10 @@ class AveragedGenerator(nn.Module):
             averaged[i].copy_(current[i])
 
 
+def in_words(half_life: float) -> str:
+    """Name an average by its half-life in images: "500", "2_5"; a module's name may not hold a point."""
+    return f"{half_life:.15g}".replace(".", "_")
+
+
 def _tensors(network: nn.Module) -> list[Tensor]:
     return [*network.parameters(), *network.buffers()]

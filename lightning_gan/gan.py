@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import LightningModule
@@ -11,13 +11,13 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_gan import __version__, images, randomness
+from lightning_gan import images, randomness, record
 from lightning_gan.augment.base import Augmentation
 from lightning_gan.constraints import Constraint
-from lightning_gan.ema import AveragedGenerator
+from lightning_gan.ema import AveragedGenerator, in_words
 from lightning_gan.errors import UserError
 from lightning_gan.losses import AdversarialLoss
-from lightning_gan.networks.base import Discriminator, Generator, StyleGenerator, build, call_frozen
+from lightning_gan.networks.base import Discriminator, Generator, StyleGenerator, call_frozen
 from lightning_gan.penalties import CriticPass, GeneratorPenalty, Penalty, Term
 from lightning_gan.schedules import Schedule, at
 
@@ -44,12 +44,15 @@ class GAN(LightningModule):
         discriminator_schedules: the same for D's.
         critic_steps: training steps for each step of G.
         ema_half_life: half-life of the averaged generator, in images; a number or a schedule.
+        further_half_lives: half-lives of further averages, in images, which are scored beside the first.
         generator_clip_norm: largest norm of G's gradient; a longer one is scaled down to it.
         discriminator_clip_norm: the same for D.
         seed: of every random draw in training.
 
     Attributes:
         images_seen: real images that D has seen, in all processes.
+        changes: what rollbacks have changed; it is in the checkpoint.
+        further_averages: those of `further_half_lives`, by the half-life in words: "500", "2_5".
         scalars: the latest value of whatever is logged, on the device; not every step has every one.
     """
 
@@ -68,6 +71,7 @@ class GAN(LightningModule):
         discriminator_schedules: dict[str, Schedule] | None = None,
         critic_steps: int = 1,
         ema_half_life: float | Schedule = 10_000,
+        further_half_lives: list[float] | None = None,
         generator_clip_norm: float | None = None,
         discriminator_clip_norm: float | None = None,
         seed: int = 0,
@@ -89,6 +93,9 @@ class GAN(LightningModule):
         self.generator = generator
         self.discriminator = discriminator
         self.average = AveragedGenerator(generator, ema_half_life)
+        self.further_averages = nn.ModuleDict(
+            {in_words(half_life): AveragedGenerator(generator, half_life) for half_life in further_half_lives or []}
+        )
         self.loss = loss
         self.penalties = _named(penalties)
         self.generator_penalties = _named(generator_penalties)
@@ -105,6 +112,7 @@ class GAN(LightningModule):
         self.discriminator_clip_norm = discriminator_clip_norm
         self.seed = seed
         self.images_seen = 0
+        self.changes = record.Changes()
         self.configure_optimizers()  # what cannot be set or scheduled is said now rather than when training starts
         self.scalars: dict[str, Tensor] = {}
 
@@ -112,14 +120,15 @@ class GAN(LightningModule):
         """Update D, and at every `critic_steps`-th step G and its average. Returns this step's scalars, on the device."""
         real, y, *_ = batch
         step = self.trainer.global_step
-        randomness.reseed(self.seed, "step", step, self.global_rank)
+        randomness.reseed(self.training_seed, "step", step, self.global_rank)
         self._follow_schedules(self.trainer.optimizers)
 
         images_before = self.images_seen
         scalars = self.discriminator_step(real, y, step)
         if (step + 1) % self.critic_steps == 0:
             scalars |= self.generator_step(real, y, step)
-            self.average.update(self.generator, self.critic_steps * (self.images_seen - images_before), self.images_seen)
+            for average in cast(list[AveragedGenerator], [self.average, *self.further_averages.values()]):
+                average.update(self.generator, self.critic_steps * (self.images_seen - images_before), self.images_seen)
 
         self.scalars |= scalars
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # a connector sets it
@@ -137,7 +146,8 @@ class GAN(LightningModule):
         with self._full_precision() if due else nullcontext():
             p = critique(self.discriminator, self.augment, real, fake, y)
             adversarial = self.loss.discriminator(p.real_logits, p.fake_logits).mean()
-            terms = {name: at(penalty.weight, self.images_seen) * penalty(p).mean() for name, penalty in due.items()}
+            weights = {name: self.changes.penalty * at(penalty.weight, self.images_seen) for name, penalty in due.items()}
+            terms = {name: weights[name] * penalty(p).mean() for name, penalty in due.items()}
         loss = adversarial + sum(due[name].every * term for name, term in terms.items())
 
         # Lightning counts each call of an optimizer's `step` as a training step. D takes one in every training step, so
@@ -176,7 +186,7 @@ class GAN(LightningModule):
 
         They are drawn for all processes together, so that the number of processes does not change them.
         """
-        rng = randomness.generator(self.seed, "latents", purpose, step, device=self.device)
+        rng = randomness.generator(self.training_seed, "latents", purpose, step, device=self.device)
         z = self.generator.latents(n * self.trainer.world_size, rng)
         return z[self.global_rank * n : (self.global_rank + 1) * n]
 
@@ -186,19 +196,18 @@ class GAN(LightningModule):
         return images.to_uint8(self.average(z, y))
 
     def validation_step(self, batch: tuple[Any, ...], batch_idx: int) -> None:
-        """Log D's logits on held-out real images: below those on training images, D knows its training set by heart."""
-        real, y, *_ = batch
-        self.log("logits/held_out", self.discriminator(real, y).mean(), batch_size=len(real), sync_dist=True)
-        self.log("images_seen", self._images_seen(), batch_size=len(real))
+        """Do nothing, which Lightning needs to be asked for: it is the Evaluation callback that measures."""
 
     def test_step(self, batch: tuple[Any, ...], batch_idx: int) -> None:
-        self.validation_step(batch, batch_idx)
+        """Do nothing, as in `validation_step`."""
 
     def configure_optimizers(self) -> list[Optimizer]:
         optimizers = [
             self.discriminator_optimizer(self.discriminator.parameters()),
             self.generator_optimizer(self.generator.parameters()),
         ]
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = self.changes.learning_rate * group["lr"]
         self._follow_schedules(optimizers)
         return optimizers
 
@@ -211,50 +220,13 @@ class GAN(LightningModule):
             nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["lightning_gan"] = {
-            "version": __version__,
-            "images_seen": self.images_seen,
-            "seed": self.seed,
-            "generator": self.generator.record,
-            "discriminator": self.discriminator.record,
-            "optimizers": [type(optimizer).__name__ for optimizer in self.configure_optimizers()],
-        }
+        checkpoint["lightning_gan"] = record.record_of(self)
 
     def check_fits(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other networks, or of other parts that keep something from step to step.
-
-        Raises:
-            UserError: the checkpoint's networks were built differently, or its penalties or augmentation are others.
-        """
-        for name, ours in {"generator": self.generator, "discriminator": self.discriminator}.items():
-            theirs = checkpoint["lightning_gan"][name]
-            with torch.device("meta"):  # what an older version did not know has its default
-                known = build(theirs).record if theirs["class_path"] == ours.record["class_path"] else theirs
-            if known != ours.record:
-                raise UserError(
-                    f"The checkpoint's {name} is {_call(theirs)}, but the configuration's is {_call(ours.record)}. "
-                    "Start from the run's own configuration with -c RUN/config.yaml."
-                )
-        optimizers = [type(optimizer).__name__ for optimizer in self.configure_optimizers()]
-        if (saved := checkpoint["lightning_gan"].get("optimizers", optimizers)) != optimizers:
-            raise UserError(
-                f"The checkpoint's optimizers of D and G are {' and '.join(saved)}, but the configuration's are "
-                f"{' and '.join(optimizers)}. Start from the run's own configuration with -c RUN/config.yaml."
-            )
-        if others := sorted(self.state_dict().keys() ^ checkpoint["state_dict"].keys()):
-            part, _, _ = others[0].rpartition(".")
-            raise UserError(
-                f"The checkpoint's and the configuration's model.{part} differ. "
-                "Start from the run's own configuration with -c RUN/config.yaml."
-            )
+        record.check_fits(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.check_fits(checkpoint)
-        self.images_seen = checkpoint["lightning_gan"]["images_seen"]
-        # The optimizers' states are the checkpoint's, but their learning rates and the like are what the user says now.
-        for state, configured in zip(checkpoint["optimizer_states"], self.configure_optimizers(), strict=True):
-            for saved, group in zip(state["param_groups"], configured.param_groups, strict=True):
-                saved.update({name: value for name, value in group.items() if name != "params"})
+        record.take_over(self, checkpoint)
 
     def stretch_schedules(self, max_images: int) -> None:
         """Let every schedule that does not say how long it takes take the rest of a run of so many images."""
@@ -264,20 +236,30 @@ class GAN(LightningModule):
                     if isinstance(schedule, Schedule):
                         schedule.stretch(max_images)
 
+    @property
+    def training_seed(self) -> int:
+        """The seed of training's draws: `seed`, or another one since a rollback."""
+        reseeded = self.changes.reseeded
+        return randomness.derive(self.seed, "rollback", reseeded) if reseeded else self.seed
+
     def _follow_schedules(self, optimizers: list[Optimizer]) -> None:
         """Set what the optimizers change with the images seen."""
-        schedules = (self.discriminator_schedules, self.generator_schedules)
-        for optimizer, scheduled in zip(optimizers, schedules, strict=True):
-            for name, schedule in scheduled.items():
-                _set(optimizer, name, schedule(self.images_seen))
+        for optimizer, settings in zip(optimizers, self._scheduled().values(), strict=True):
+            for name, value in settings.items():
+                _set(optimizer, name, value)
+
+    def _scheduled(self) -> dict[str, dict[str, float]]:
+        schedules = {"discriminator": self.discriminator_schedules, "generator": self.generator_schedules}
+        factors = {"lr": self.changes.learning_rate}
+        return {
+            network: {name: factors.get(name, 1) * schedule(self.images_seen) for name, schedule in scheduled.items()}
+            for network, scheduled in schedules.items()
+        }
 
     def _settings(self) -> dict[str, float | Tensor]:
         """Tell what changes as training goes on, for the loggers."""
-        schedules = {"discriminator": self.discriminator_schedules, "generator": self.generator_schedules}
         settings: dict[str, float | Tensor] = {
-            f"{name}/{network}": schedule(self.images_seen)
-            for network, scheduled in schedules.items()
-            for name, schedule in scheduled.items()
+            f"{name}/{network}": value for network, scheduled in self._scheduled().items() for name, value in scheduled.items()
         }
         return settings if self.augment is None else settings | {"augment/p": self.augment.p}
 
@@ -294,11 +276,6 @@ class GAN(LightningModule):
     def _full_precision(self) -> AbstractContextManager[Any]:
         """Switch autocast off: the gradient of a gradient is several per cent off in bfloat16."""
         return torch.autocast(self.device.type, enabled=False)
-
-
-def _call(record: dict[str, Any]) -> str:
-    arguments = ", ".join(f"{name}={value}" for name, value in record["init_args"].items())
-    return f"{record['class_path'].rpartition('.')[2]}({arguments})"
 
 
 Critic = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N,)

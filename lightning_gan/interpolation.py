@@ -20,9 +20,9 @@ from lightning_gan.sampling import (
     check_truncation,
     counted,
     cycle_labels,
+    find_device,
     generate,
     load_generator,
-    move,
     progress,
     written_aside,
 )
@@ -62,6 +62,7 @@ def interpolate(
     seed: NonNegativeInt = 0,
     truncation: float | None = None,
     fps: PositiveInt = 20,
+    half_life: float | None = None,
     batch_size: PositiveInt = 256,
     device: str = "auto",
 ) -> None:
@@ -80,6 +81,7 @@ def interpolate(
         truncation: trade variety for quality. Styles are moved to their mean by this factor (1 changes nothing); normal latents
             of a generator without styles are kept within plus or minus this.
         fps: frames of a .gif or .mp4 in a second; those of a .gif last whole hundredths of a second.
+        half_life: of the average to take, in images, if the run kept further ones.
         batch_size: images generated at a time.
         device: such as cpu, cuda or cuda:1; auto takes the first GPU if there is one.
     """
@@ -98,10 +100,10 @@ def interpolate(
     frames = num * steps if kind in _FILMS else (num - 1) * steps + 1
     if frames * rows > MAX_IMAGES:
         raise UserError(f"{rows} walks of {frames} images are too many: at most {MAX_IMAGES:,} images in all.")
-    generator = load_generator(ckpt_path)
+    generator = load_generator(ckpt_path, half_life)
     y = cycle_labels(labels, rows, generator.num_classes)
     check_truncation(generator, truncation)
-    move(generator, device)
+    generator.to(find_device(device))
 
     visited = randomness.numbered_latents(generator.latents, seed, 0, num * rows).unflatten(0, (num, rows))
     path = slerp if generator.latent_distribution == "normal" else torch.lerp

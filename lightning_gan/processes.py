@@ -1,15 +1,38 @@
 """What several processes that train together must agree on."""
 
+from collections.abc import Callable
+from typing import TypeVar, cast
+
 import torch
 from torch import Tensor
-from torch.distributed import all_reduce, get_world_size, is_available, is_initialized
+from torch.distributed import all_reduce, broadcast_object_list, get_rank, get_world_size, is_available, is_initialized
+
+T = TypeVar("T")
+
+
+def several() -> bool:
+    return is_available() and is_initialized() and get_world_size() > 1
 
 
 @torch.no_grad()
 def mean_over_processes(x: Tensor) -> Tensor:
     """Average a tensor over the processes; in a single one it is the tensor itself. Carries no gradient."""
-    if not (is_available() and is_initialized()):
+    if not several():
         return x.detach()
     total = x.detach().clone()
     all_reduce(total)
     return total / get_world_size()
+
+
+def from_first(compute: Callable[[], T], device: torch.device) -> T:
+    """Let the first process compute something, so that all have the very same.
+
+    Args:
+        compute: called in the first process only; what it returns is pickled.
+        device: of this process; its messages may have to pass through it.
+    """
+    if not several():
+        return compute()
+    result = [compute() if get_rank() == 0 else None]
+    broadcast_object_list(result, src=0, device=device)
+    return cast(T, result[0])

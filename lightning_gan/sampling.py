@@ -19,12 +19,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lightning_gan import images, randomness
+from lightning_gan.ema import in_words
 from lightning_gan.errors import UserError
 from lightning_gan.networks.base import Generator, StyleGenerator, build
 from lightning_gan.options import ReadableErrors
-
-_PREFIX = "average.generator."
-"""Where the averaged generator lies in the training module's state."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -49,20 +47,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_generator(ckpt_path: str | Path) -> Generator:
+def load_generator(ckpt_path: str | Path, half_life: float | None = None) -> Generator:
     """Rebuild the averaged generator of a training checkpoint, in evaluation mode on the CPU.
 
+    Args:
+        ckpt_path: the checkpoint.
+        half_life: that of one of the run's further averages, in images; None = the first one.
+
     Raises:
-        UserError: the file is missing, damaged or not a checkpoint of this project.
+        UserError: the file is missing, damaged or not a checkpoint of this project, or has no such average.
     """
     path = Path(ckpt_path)
     checkpoint = read_checkpoint(path)
-    state = checkpoint["state_dict"]
+    prefix = "average.generator." if half_life is None else f"further_averages.{in_words(half_life)}.generator."
+    state = {name.removeprefix(prefix): x for name, x in checkpoint["state_dict"].items() if name.startswith(prefix)}
+    if half_life is not None and not state:
+        further = {name.split(".")[1] for name in checkpoint["state_dict"] if name.startswith("further_averages.")}
+        known = f"those of {', '.join(sorted(further))} images" if further else "none"
+        raise UserError(f"--half_life {half_life:g}: of further averages {path} holds {known}.")
     try:
         generator = build(checkpoint["lightning_gan"]["generator"])
-        generator.load_state_dict(
-            {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)}
-        )
+        generator.load_state_dict(state)
         if not isinstance(generator, Generator):
             raise ValueError(f"{type(generator).__name__} is not a generator")
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
@@ -144,12 +149,18 @@ def generate(
         stop = min(start + batch_size, num)
         z = latents(start, stop).to(device)
         y = None if labels is None else labels[start:stop].to(device)
-        x = truncated(generator, z, y, truncation)  # (n, C, H, W)
-        if not x.isfinite().all():
-            raise UserError(
-                "The generator gives values that are not finite: its training diverged. Take an earlier checkpoint."
-            )
-        yield images.to_uint8(x).cpu()
+        yield finite_uint8(truncated(generator, z, y, truncation)).cpu()
+
+
+def finite_uint8(x: Tensor) -> Tensor:
+    """Bring generated images, (N, C, H, W) in about [-1, 1], to uint8.
+
+    Raises:
+        UserError: the generator gives values that are not finite.
+    """
+    if not x.isfinite().all():
+        raise UserError("The generator gives values that are not finite: its training diverged. Take an earlier checkpoint.")
+    return images.to_uint8(x)
 
 
 def sample(
@@ -159,6 +170,7 @@ def sample(
     labels: list[NonNegativeInt] | NonNegativeInt | None = None,
     seed: NonNegativeInt = 0,
     truncation: float | None = None,
+    half_life: float | None = None,
     batch_size: PositiveInt = 256,
     device: str = "auto",
 ) -> None:
@@ -172,15 +184,16 @@ def sample(
         seed: the same seed gives the same images, whatever their number and, up to rounding, the batch size.
         truncation: trade variety for quality. Styles are moved to their mean by this factor (1 changes nothing); normal latents
             of a generator without styles are kept within plus or minus this.
+        half_life: of the average to take, in images, if the run kept further ones.
         batch_size: images generated at a time.
         device: such as cpu, cuda or cuda:1; auto takes the first GPU if there is one.
     """
     check_new(output)
-    generator = load_generator(ckpt_path)
+    generator = load_generator(ckpt_path, half_life)
     check_number(num)
     y = cycle_labels(labels, num, generator.num_classes)
     check_truncation(generator, truncation)
-    move(generator, device)
+    generator.to(find_device(device))
     latents = partial(randomness.numbered_latents, generator.latents, seed)  # image i depends on (seed, i) and its label alone
     with progress(num) as bar:
         batches = counted(generate(generator, latents, y, num, batch_size, truncation), bar)
@@ -241,17 +254,18 @@ def cycle_labels(labels: list[int] | int | None, num: int, num_classes: int) -> 
     return torch.tensor(chosen)[torch.arange(num) % len(chosen)]
 
 
-def move(generator: Generator, device: str) -> None:
-    """Move a generator to a device by its name; auto is the first GPU if there is one.
+def find_device(name: str) -> torch.device:
+    """Find a device by its name; auto is the first GPU if there is one.
 
     Raises:
         UserError: there is no such device.
     """
     try:
-        generator.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        next(generator.parameters()).sum().item()  # some devices hold nothing
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.zeros(1, device=device).sum().item()  # some devices hold nothing
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+        raise UserError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def progress(num: int) -> "tqdm[NoReturn]":

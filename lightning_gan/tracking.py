@@ -96,6 +96,15 @@ class TolerantWandbLogger(WandbLogger):
         """Log a picture file at its place on the axis."""
         self._try(lambda: self.experiment.log({key: wandb.Image(str(path)), "images_seen": images_seen}))
 
+    def alert(self, kind: str, text: str, images_seen: int) -> None:
+        """Alert to something about the run's health, and note in its summary when that was."""
+
+        def send() -> None:
+            self.experiment.alert(kind, text, level="WARN", wait_duration=0)
+            self.experiment.summary[f"health/{kind}"] = images_seen
+
+        self._try(send)
+
     def _try(self, log: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         if self._failed:
             return

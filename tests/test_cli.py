@@ -18,6 +18,7 @@ from lightning_gan.schedules import Cosine, Linear
 SMALL = [
     *("--data.image_size", "8", "--data.batch_size", "32", "--max_images", "160"),
     *("--model.generator.width", "4", "--model.discriminator.width", "4", "--trainer.accelerator", "cpu"),
+    *("--evaluation.num_samples", "0"),
 ]
 
 
@@ -210,23 +211,7 @@ def test_an_interruption_ends_after_the_step_and_loses_nothing(folder: Path) -> 
 
 def test_there_is_no_such_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train"]) == 2
-    assert "There is no command 'train'. The commands are fit, validate, test, sample" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("command", ["validate", "test"])
-def test_a_checkpoint_is_evaluated_under_its_runs_configuration(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    fit("--wandb", "off", "--run_dir", "run")
-    assert main([command, "-c", "run/config.yaml", "--ckpt_path", "run/checkpoints/last.ckpt"]) == 0
-    out = capsys.readouterr().out
-    assert "logits/held_out" in out
-    assert "160" in out
-
-
-def test_evaluation_writes_nothing(folder: Path) -> None:
-    fit("--wandb", "off", "--run_dir", "run")
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert main(["validate", "-c", "run/config.yaml", "--ckpt_path", "run/checkpoints/last.ckpt"]) == 0
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert "There is no command 'train'. The commands are fit, validate, test, evaluate" in capsys.readouterr().err
 
 
 class TestResuming:

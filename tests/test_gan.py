@@ -1,7 +1,7 @@
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,6 +13,8 @@ from torch.testing import assert_close
 
 from lightning_gan import randomness
 from lightning_gan.data import DataModule
+from lightning_gan.ema import AveragedGenerator
+from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN, critique
 from lightning_gan.losses import AdversarialLoss, NonSaturating, Relativistic
 from lightning_gan.penalties import R1, CriticPass, Penalty
@@ -266,6 +268,36 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
         resumed = fit(70, ckpt_path=tmp_path / f"{kill_at}.ckpt")
         assert resumed.images_seen == whole.images_seen == 70 * 32
         assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
+
+
+class TestFurtherAverages:
+    def test_each_has_its_own_half_life(self, make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule) -> None:
+        gan = make_gan(ema_half_life=100, further_half_lives=[100, 12.5, 0], critic_steps=2)
+        make_trainer(max_steps=200).fit(gan, digits)  # from 2,000 images on a half-life of 100 is not cut short
+        assert list(gan.further_averages) == ["100", "12_5", "0"]
+        same, shorter, none = cast(list[AveragedGenerator], list(gan.further_averages.values()))
+        assert_close(same.state_dict(), gan.average.state_dict(), rtol=0, atol=0)
+        assert_close(none.generator.state_dict(), gan.generator.state_dict(), rtol=0, atol=0)
+        for other in (same, none):
+            assert "generator.dense.weight" in differs(shorter.state_dict(), other.state_dict())
+
+    def test_they_are_in_the_checkpoint_and_do_not_change_training(
+        self, make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, tmp_path: Any
+    ) -> None:
+        without, gan, resumed = make_gan(), make_gan(further_half_lives=[500]), make_gan(further_half_lives=[500])
+        for trained in (without, gan):
+            trainer = make_trainer(max_steps=3)
+            trainer.fit(trained, digits)
+        trainer.save_checkpoint(tmp_path / "a.ckpt")
+        assert differs(without.state_dict(), gan.state_dict()) == set()
+        make_trainer(max_steps=3).fit(resumed, digits, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
+        assert_close(resumed.state_dict(), gan.state_dict(), rtol=0, atol=0)
+
+        checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
+        for other in (without, make_gan(further_half_lives=[1000])):
+            with pytest.raises(UserError, match=r"model\.further_half_lives differ"):
+                other.check_fits(checkpoint)
+        gan.check_fits(checkpoint)
 
 
 def test_sampling_uses_the_average_and_gives_uint8(make_gan: MakeGAN) -> None:

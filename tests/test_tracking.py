@@ -99,6 +99,14 @@ class TestWandb:
         finally:
             wandb.teardown()
 
+    def test_an_alert_is_in_the_summary(self, tmp_path: Path) -> None:
+        (logger,) = start_wandb(tmp_path, "test", "offline")
+        try:
+            logger.alert("collapse", "3 of 10 classes are drawn.", 64)
+            assert logger.experiment.summary["health/collapse"] == 64
+        finally:
+            wandb.teardown()
+
     def test_a_failure_in_mid_run_is_said_once_and_does_not_stop_it(self) -> None:
         broken = Broken()
         logger = TolerantWandbLogger(experiment=broken)  # type: ignore[arg-type]  # stands in for a run
@@ -106,4 +114,5 @@ class TestWandb:
             logger.log_metrics({"loss": 0.5}, step=0)
         logger.log_metrics({"loss": 0.5}, step=1)
         logger.log_picture("samples", Path("nowhere.png"), 64)
+        logger.alert("collapse", "3 of 10 classes are drawn.", 64)
         assert broken.calls == 1

@@ -1,8 +1,10 @@
 """What accompanies training without changing it."""
 
 from lightning_gan.callbacks.checkpoint import LastCheckpoint
+from lightning_gan.callbacks.evaluation import Evaluation
+from lightning_gan.callbacks.health import Health
 from lightning_gan.callbacks.interrupt import StopOnInterrupt
 from lightning_gan.callbacks.progress import ImagesProgressBar
 from lightning_gan.callbacks.samples import SampleGrid
 
-__all__ = ["ImagesProgressBar", "LastCheckpoint", "SampleGrid", "StopOnInterrupt"]
+__all__ = ["Evaluation", "Health", "ImagesProgressBar", "LastCheckpoint", "SampleGrid", "StopOnInterrupt"]

@@ -25,6 +25,9 @@ class EveryImages(Callback, ABC):
     @abstractmethod
     def act(self, trainer: Trainer, gan: GAN) -> None: ...
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._acted_at = -1
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._seen_before = _gan(pl_module).images_seen
 

@@ -11,7 +11,7 @@ from lightning_gan.gan import GAN
 
 
 class ImagesProgressBar(ProgressBar):
-    """Shows images seen of how many, images per second, time left and both losses."""
+    """Shows images seen of how many, images per second, time left, both losses, and the last FID beside its floor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,8 +49,13 @@ class ImagesProgressBar(ProgressBar):
         assert self._bar is not None
         if self._bar.update(pl_module.images_seen - self._bar.n):  # it was redrawn: fetch the losses for the next time
             losses = {name[5]: f"{scalar:.2f}" for name, scalar in pl_module.scalars.items() if name.startswith("loss/")}
-            self._bar.set_postfix(losses, refresh=False)
+            scores = {name: f"{value:.3g}" for name, value in trainer.callback_metrics.items() if _is_distance(name)}
+            self._bar.set_postfix(losses | scores, refresh=False)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def _is_distance(name: str) -> bool:
+    return name.startswith("fid") and not name.startswith("fid_se") and "/" not in name

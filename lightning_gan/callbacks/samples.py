@@ -36,6 +36,7 @@ class SampleGrid(EveryImages):
         self.rows = rows
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
         assert isinstance(pl_module, GAN)
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # a connector sets it
             data = trainer.datamodule  # type: ignore[attr-defined]  # a connector sets it

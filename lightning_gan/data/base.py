@@ -166,11 +166,14 @@ class DataModule(LightningDataModule):
         """(C, H, W)."""
         return self.preprocessing.channels, self.preprocessing.size, self.preprocessing.size
 
+    @property
+    def cache_folder(self) -> Path:
+        return Path(self.cache_dir).expanduser() if self.cache_dir else default_folder()
+
     @cached_property
     def prepared(self) -> Prepared:
         """The images, prepared by the first process that asks."""
-        folder = Path(self.cache_dir).expanduser() if self.cache_dir else default_folder()
-        return prepare(self.source(), self.preprocessing, folder)
+        return prepare(self.source(), self.preprocessing, self.cache_folder)
 
     @property
     def fingerprint(self) -> str:
