@@ -40,7 +40,7 @@ DEFAULT_TRAINER = {
     "enable_model_summary": False,
 }
 ONE_BATCH = range(1)
-"""What Lightning loops over in `validate` and `test`, so that it calls the Evaluation callback, which takes its images itself."""
+"""What Lightning loops over in `validate` and `test`, to call the Evaluation callback, which finds its images itself."""
 PRECISIONS = (None, 32, "32", "32-true", "bf16-mixed", "16-mixed")
 UNHELPFUL_WARNINGS = [
     "The number of training batches",  # fewer than log_every_n_steps: ours counts across epochs
@@ -288,8 +288,14 @@ class CLI(LightningCLI):
             self._say(f"  samples      {pictures[-1]}")
         if (self.run_dir / "metrics.csv").exists():
             self._say(f"  metrics      {self.run_dir / 'metrics.csv'}")
+        if (self.run_dir / "scores.json").exists():
+            self._say(f"  scores       {self.run_dir / 'scores.json'}")
         if checkpoint.exists():
             self._say(f"  checkpoint   {checkpoint}")
+        evaluation = self._get(self.config_init, "evaluation")
+        if evaluation.best_value is not None:
+            best = f"{evaluation.best_name} {evaluation.best_value:.4g} after {evaluation.best_images_seen:,} images"
+            self._say(f"  best         {checkpoint.with_name('best.ckpt')}, {best}")
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
                 run = logger.experiment

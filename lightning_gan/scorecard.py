@@ -156,9 +156,11 @@ def _footnote(scores: dict[str, float], floor: dict[str, float], record: dict[st
     if num >= record["samples"] or not {"fid"} & scores.keys() & floor.keys():
         return []
     note = (
-        f"There are only {num:,} held-out images. Their Fréchet distance is corrected to what {record['samples']:,} of them would "
-        "have; their coverage and inception score are lower for being so few."
+        f"There are only {num:,} held-out images. Their Fréchet distance is corrected to what {record['samples']:,} of them "
+        "would have."
     )
+    if num < min(record["samples"], record["bank"]):
+        note += " Their coverage and inception score are lower for being so few."
     return ["", *_wrapped(note)]
 
 

@@ -24,6 +24,7 @@ RECORD = {
     "real": {"fingerprint": "ab" * 32, "train": 60_000, "held_out": 10_000},
     "samples": 50_000,
     "floor_samples": 10_000,
+    "bank": 10_000,
     "num_classes": 10,
     "extractor": {"name": "classifier", "digest": "0123456789abcdef"},
     "seed": 3,
@@ -62,7 +63,7 @@ Discriminator
   d_accuracy              0.731                                     pairs that D orders rightly
 
 There are only 10,000 held-out images. Their Fréchet distance is corrected to what 50,000 of them
-  would have; their coverage and inception score are lower for being so few."""
+  would have."""
 
 
 def record(extractor: str = "classifier", **changed: Any) -> dict[str, Any]:
@@ -122,6 +123,8 @@ def test_the_footnote_is_there_only_where_it_is_true() -> None:
     assert "is corrected" in scorecard.table({"fid": 1.0}, {"fid": 1.0}, record(floor_samples=49_999))
     assert "is corrected" not in scorecard.table({"fid": 1.0}, {"fid": 1.0}, record(floor_samples=50_000))
     assert "is corrected" not in scorecard.table({"fid": 1.0}, {}, record())
+    assert "coverage and" not in scorecard.table({"fid": 1.0}, {"fid": 1.0}, record(floor_samples=10_000))
+    assert "coverage and" in scorecard.table({"fid": 1.0}, {"fid": 1.0}, record(floor_samples=9_999))
 
 
 def test_long_names_take_the_place_of_the_meanings() -> None:

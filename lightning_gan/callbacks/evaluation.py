@@ -175,7 +175,7 @@ class Evaluation(EveryImages):
         scores = self._score(trainer, gan, gan.average, num, seed)
         floor = suite.floor(num)
         record = {
-            "source": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
+            "source": str(trainer.default_root_dir if trainer.state.fn == TrainerFn.FITTING else trainer.ckpt_path),
             "images_seen": gan.images_seen,
             "seed": seed,
             **record_of(suite, self._data, num),
