@@ -33,13 +33,10 @@ def table(scores: dict[str, float], floor: dict[str, float], record: dict[str, A
     """
     extractor = record["extractor"]["name"]
     rows = [(base, score) for base, score in SCORES.items() if math.isfinite(scores.get(base, math.nan))]
-    shown = [_shown(base, score, scores, record) for base, score in rows]
-    values = _aligned([value for value, _ in shown])
-    errors = [error for _, error in shown]
-    floors = _aligned([_shown(base, score, floor, {})[0] for base, score in rows])
+    floors = _column(rows, floor, {})
     columns = [
         ["", *(f"  {logged_name(base, extractor)}" for base, _ in rows)],
-        ["generated", *(f"{value} {error}" for value, error in zip(values, errors, strict=True))],
+        ["generated", *_column(rows, scores, record)],
         *([["held-out real", *floors]] if any(text.strip() for text in floors) else []),
         ["better", *(score.better for _, score in rows)],
         ["", *(score.meaning for _, score in rows)],
@@ -94,6 +91,13 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _column(rows: list[tuple[str, Score]], values: dict[str, float], record: dict[str, Any]) -> list[str]:
+    """Write values and their errors below each other."""
+    shown = [_shown(base, score, values, record) for base, score in rows]
+    aligned = _aligned([value for value, _ in shown])
+    return [f"{value} {error}" for value, (_, error) in zip(aligned, shown, strict=True)]
 
 
 def _shown(base: str, score: Score, values: dict[str, float], record: dict[str, Any]) -> tuple[str, str]:

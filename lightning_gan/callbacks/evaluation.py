@@ -154,7 +154,7 @@ class Evaluation(EveryImages):
 
     def _logged(self, scores: dict[str, float], floor: dict[str, float]) -> dict[str, float]:
         if floor:
-            scores = scores | {"fid_floor": floor["fid"]}
+            scores = scores | {"fid_floor": floor["fid"], "fid_floor_se": floor["fid_se"]}
         return {logged_name(name, self._chosen.name): value for name, value in scores.items()}
 
     def _keep_best(self, trainer: Trainer, gan: GAN, value: float) -> None:

@@ -58,4 +58,4 @@ class ImagesProgressBar(ProgressBar):
 
 
 def _is_distance(name: str) -> bool:
-    return name.startswith("fid") and not name.startswith("fid_se") and "/" not in name
+    return name.startswith("fid") and "_se" not in name and "/" not in name
