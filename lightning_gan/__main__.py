@@ -55,6 +55,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning makes it that
+            return 130
+        raise
     except BrokenPipeError:
         try:
             sys.stdout.flush()

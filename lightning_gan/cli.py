@@ -195,7 +195,7 @@ class CLI(LightningCLI):
             config.callbacks = [*config.callbacks, ImagesProgressBar()]
         evaluation = self._get(self.config_init, "evaluation")
         if self.subcommand != "fit":
-            evaluation.prepare(self.datamodule)
+            self.extractor = evaluation.prepare(self.datamodule)
             config.limit_val_batches = None
             return super().instantiate_trainer(logger=config.logger or False, **kwargs)
         config.callbacks = [*config.callbacks, self.interrupt]
@@ -258,9 +258,11 @@ class CLI(LightningCLI):
         self._summarize()
 
     def validate(self, model: GAN, datamodule: DataModule, **kwargs: Any) -> None:
+        self._say(self.extractor)
         self.trainer.validate(model, ONE_BATCH, **kwargs)
 
     def test(self, model: GAN, datamodule: DataModule, **kwargs: Any) -> None:
+        self._say(self.extractor)
         self.trainer.test(model, ONE_BATCH, **kwargs)
 
     def before_fit(self) -> None:
@@ -296,6 +298,7 @@ class CLI(LightningCLI):
         if evaluation.best_value is not None:
             best = f"{evaluation.best_name} {evaluation.best_value:.4g} after {evaluation.best_images_seen:,} images"
             self._say(f"  best         {checkpoint.with_name('best.ckpt')}, {best}")
+            checkpoint = checkpoint.with_name("best.ckpt")
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
                 run = logger.experiment

@@ -37,7 +37,7 @@ def evaluate(
         data: the images they are compared with.
         extractor: what they are compared by; null = Inception if its weights are at hand and the images have colours, else a
             classifier if they have labels, else a random network.
-        output: file for the scores, by default SAMPLES.scores.json; an older one is replaced.
+        output: file for the scores, by default SAMPLES.EXTRACTOR.json; an older one is replaced.
         device: such as cpu, cuda or cuda:1; auto takes the first GPU if there is one.
 
     Raises:
@@ -48,15 +48,13 @@ def evaluate(
     real = real_images(data)
     chosen, reason = choose(extractor, real)
     print(reason, flush=True)
-    suite = Suite(chosen.to(find_device(device)), real)
+    suite = Suite(chosen, real, find_device(device))
     with progress(len(file)) as bar:
         scores = suite.score(_numbered(counted(file.batches(BATCH_SIZE), bar)), len(file))
     floor = suite.floor(len(file))
     facts = {"source": str(samples), "source_sha256": file.digest}
     record = facts | record_of(suite, data, len(file)) | {"seconds": round(time.monotonic() - started, 1)}
-    output = output or Path(f"{samples}.scores.json")
-    scorecard.write(output, scores, floor, record)
-    print(f"{scorecard.table(scores, floor, record)}\n\n{output}", flush=True)
+    scorecard.publish(output or Path(f"{samples}.{chosen.name}.json"), scores, floor, record)
 
 
 def _numbered(batches: Iterator[Tensor]) -> Iterator[tuple[int, Tensor]]:

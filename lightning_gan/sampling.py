@@ -25,6 +25,13 @@ from lightning_gan.networks.base import Generator, StyleGenerator, build
 from lightning_gan.options import ReadableErrors
 
 
+class NotFinite(UserError):  # noqa: N818  # says what is the matter, as its message does
+    """A generator's images are not."""
+
+    def __init__(self) -> None:
+        super().__init__("The generator gives values that are not finite: its training diverged. Take an earlier checkpoint.")
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a training checkpoint, which can hold nothing but data.
 
@@ -156,10 +163,10 @@ def finite_uint8(x: Tensor) -> Tensor:
     """Bring generated images, (N, C, H, W) in about [-1, 1], to uint8.
 
     Raises:
-        UserError: the generator gives values that are not finite.
+        NotFinite: the generator gives values that are not finite.
     """
     if not x.isfinite().all():
-        raise UserError("The generator gives values that are not finite: its training diverged. Take an earlier checkpoint.")
+        raise NotFinite
     return images.to_uint8(x)
 
 

@@ -47,7 +47,7 @@ def table(scores: dict[str, float], floor: dict[str, float], record: dict[str, A
         if i == 0 or score.group != rows[i - 1][1].group:
             body.append(score.group)
         body.append(lines[i])
-    return "\n".join([*_headings(floor, record), "", header, *body, *_footnote(scores, floor, record)])
+    return "\n".join([*_headings(floor, record), "", header, *body, *_footnotes(scores, floor, record)])
 
 
 def write(path: Path, scores: dict[str, float], floor: dict[str, float], record: dict[str, Any]) -> None:
@@ -71,6 +71,31 @@ def write(path: Path, scores: dict[str, float], floor: dict[str, float], record:
             os.fsync(file.fileno())
     except OSError as error:
         raise UserError(f"{path} could not be written: {error.strerror}.") from error
+
+
+def line(scores: dict[str, float], floor: dict[str, float], record: dict[str, Any]) -> str:
+    """Say the most important in a line, while a run goes on."""
+    extractor = record["extractor"]["name"]
+    value, error = _shown("fid", SCORES["fid"], scores, record)
+    reached, of_floor = _shown("fid", SCORES["fid"], floor, {})
+    facts = [f"{logged_name('fid', extractor)} {value} {error}" + (f" (real images {reached} {of_floor})" if reached else "")]
+    for base in ("precision", "recall", "coverage", "copy_rate"):
+        if base in scores:
+            facts.append(f"{base} {_shown(base, SCORES[base], scores, record)[0]}")
+    return ", ".join(facts)
+
+
+def publish(path: Path, scores: dict[str, float], floor: dict[str, float], record: dict[str, Any]) -> None:
+    """Write the file and print the table, which is printed even if the file cannot be written.
+
+    Raises:
+        UserError: that.
+    """
+    try:
+        write(path, scores, floor, record)
+    finally:
+        print(table(scores, floor, record), flush=True)
+    print(f"\n{path}", flush=True)
 
 
 def versions() -> dict[str, str]:
@@ -155,17 +180,33 @@ def _headings(floor: dict[str, float], record: dict[str, Any]) -> list[str]:
     return [part for line in lines for part in _wrapped(line)]
 
 
-def _footnote(scores: dict[str, float], floor: dict[str, float], record: dict[str, Any]) -> list[str]:
+def _footnotes(scores: dict[str, float], floor: dict[str, float], record: dict[str, Any]) -> list[str]:
+    return [
+        line
+        for note in (_on_floor(scores, floor, record), _on_copies(scores, record))
+        if note
+        for line in ["", *_wrapped(note)]
+    ]
+
+
+def _on_copies(scores: dict[str, float], record: dict[str, Any]) -> str:
+    searched, train = record["copies"]["train"], record["real"]["train"]
+    if searched >= train or "copy_rate" not in scores:
+        return ""
+    return f"Copies were looked for among {searched:,} of the {train:,} training images only."
+
+
+def _on_floor(scores: dict[str, float], floor: dict[str, float], record: dict[str, Any]) -> str:
     num = record["floor_samples"]
     if num >= record["samples"] or not {"fid"} & scores.keys() & floor.keys():
-        return []
+        return ""
     note = (
         f"There are only {num:,} held-out images. Their Fréchet distance is corrected to what {record['samples']:,} of them "
         "would have."
     )
     if num < min(record["samples"], record["bank"]):
         note += " Their coverage and inception score are lower for being so few."
-    return ["", *_wrapped(note)]
+    return note
 
 
 def _wrapped(text: str) -> list[str]:

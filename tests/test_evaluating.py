@@ -10,7 +10,7 @@ import torch
 
 from lightning_gan.__main__ import main
 
-pytestmark = pytest.mark.filterwarnings("ignore:(Collapse|Discriminator|Memorisation) after")
+pytestmark = pytest.mark.filterwarnings("ignore:(G has collapsed|D has won|G repeats training images) after")
 
 DATA = ["--data", "Digits", "--data.image_size", "8"]
 
@@ -51,17 +51,17 @@ def test_validate_repeats_the_scores_of_the_run(run: Path, capsys: pytest.Captur
 def test_test_and_evaluate_agree_on_the_same_images(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = run / "checkpoints" / "last.ckpt"
     assert main(["test", "-c", f"{run}/config.yaml", "--ckpt_path", str(checkpoint)]) == 0
-    tested = read(checkpoint.with_name("last.scores.json"))
+    tested = read(checkpoint.with_name("last.300-classifier.json"))
     assert tested["samples"] == 300
     assert tested["seed"] == 0
     out = capsys.readouterr().out
     assert "held-out real" in out
-    assert "last.scores.json" in out
+    assert "last.300-classifier.json" in out
 
     for output in ("samples.npz", "pngs"):
         assert main(["sample", "--ckpt_path", str(checkpoint), "--num", "300", "--seed", "0", "--output", output]) == 0
         assert main(["evaluate", "--samples", output, "-c", f"{run}/config.yaml"]) == 0
-        evaluated = read(folder / f"{output}.scores.json")
+        evaluated = read(folder / f"{output}.classifier.json")
         of_images = {name: value for name, value in tested["scores"].items() if not name.startswith("d_")}
         assert evaluated["scores"] == pytest.approx(of_images, rel=1e-9, abs=1e-12)
         assert evaluated["held_out_real"] == pytest.approx(tested["held_out_real"])

@@ -25,6 +25,7 @@ RECORD = {
     "samples": 50_000,
     "floor_samples": 10_000,
     "bank": 10_000,
+    "copies": {"generated": 2_000, "train": 60_000},
     "num_classes": 10,
     "extractor": {"name": "classifier", "digest": "0123456789abcdef"},
     "seed": 3,
@@ -125,6 +126,12 @@ def test_the_footnote_is_there_only_where_it_is_true() -> None:
     assert "is corrected" not in scorecard.table({"fid": 1.0}, {}, record())
     assert "coverage and" not in scorecard.table({"fid": 1.0}, {"fid": 1.0}, record(floor_samples=10_000))
     assert "coverage and" in scorecard.table({"fid": 1.0}, {"fid": 1.0}, record(floor_samples=9_999))
+
+
+def test_it_is_said_if_only_some_of_the_training_images_were_searched_for_copies() -> None:
+    some = record(copies={"generated": 2_000, "train": 32_768})
+    assert "among 32,768 of the 60,000 training images only" in scorecard.table(SCORES_OF_ALL, FLOOR, some)
+    assert "training images only" not in scorecard.table(SCORES_OF_ALL, FLOOR, record())
 
 
 def test_long_names_take_the_place_of_the_meanings() -> None:

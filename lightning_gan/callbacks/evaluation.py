@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
@@ -15,19 +16,20 @@ from torch import Tensor
 from lightning_gan import randomness, scorecard
 from lightning_gan.callbacks.every_images import EveryImages
 from lightning_gan.callbacks.health import Health
+from lightning_gan.callbacks.interrupt import StopOnInterrupt
 from lightning_gan.data import DataModule
-from lightning_gan.ema import AveragedGenerator
+from lightning_gan.ema import AveragedGenerator, in_words
 from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
-from lightning_gan.images import to_float
+from lightning_gan.images import to_float, to_uint8
 from lightning_gan.metrics.distances import discriminator_gap, ordered_pairs
 from lightning_gan.metrics.extractors import Extractor, choose
 from lightning_gan.metrics.names import HIGHER_IS_BETTER, LOWER_IS_BETTER, SCORES, logged_name
 from lightning_gan.metrics.real import RealImages
 from lightning_gan.metrics.reference import BATCH_SIZE, random_order
-from lightning_gan.metrics.suite import Suite
+from lightning_gan.metrics.suite import Suite, measurable
 from lightning_gan.processes import from_first
-from lightning_gan.sampling import finite_uint8
+from lightning_gan.sampling import NotFinite
 
 RANKING = [name for name, score in SCORES.items() if score.of_features and name in LOWER_IS_BETTER | HIGHER_IS_BETTER]
 """Scores that a best checkpoint can be chosen by."""
@@ -36,7 +38,11 @@ DISCRIMINATOR_IMAGES = 1024
 """Images of each kind that D is asked about."""
 
 
-class Evaluation(EveryImages):
+Result = tuple[dict[str, float], dict[str, float], dict[str, Any]]
+"""Scores, those of held-out images, and what they were made with."""
+
+
+class Evaluation(EveryImages, Checkpoint):
     """Scores the averaged generator, and keeps the best in `checkpoints/best.ckpt`.
 
     It draws nothing from the global random generators and leaves the networks as they are: training is the same without.
@@ -45,10 +51,11 @@ class Evaluation(EveryImages):
         every_images: images between two evaluations; 0 = only at the end.
         num_samples: generated images in each of them, and in `validate`; 0 = no evaluation during `fit`.
         test_samples: generated images in `test`.
-        extractor: what images are compared by; null = Inception if its weights are at hand and the images have colours, else a
-            classifier if they have labels, else a random network.
+        extractor: what images are compared by; null = Inception if its weights are at hand, the images have colours and there
+            is a GPU, else a classifier if they have labels, else a random network.
         best: the score by which the best checkpoint is chosen.
-        seed: of the latents in `test`, so that `sample --seed` of it makes the same images; those in `fit` are others.
+        half_life: of the average that `validate` and `test` score, in images, if the run kept further ones.
+        seed: of the latents in `test`, which `sample --seed` draws, too; those in `fit` are others.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class Evaluation(EveryImages):
         test_samples: int = 50_000,
         extractor: Extractor | None = None,
         best: str = "fid",
+        half_life: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(every_images)
@@ -69,47 +77,69 @@ class Evaluation(EveryImages):
         self.test_samples = test_samples
         self.extractor = extractor
         self.best = best
+        self.half_life = half_life
         self.seed = seed
         self.best_value: float | None = None
         self.best_images_seen = 0
+        self.evaluated_at = 0
         self.seconds = 0.0
+        self._finite = True
         self._suite: Suite | None = None
 
     def prepare(self, data: DataModule) -> str:
         """Get the extractor ready, which takes a while if a classifier is to be trained, and say which it is and why.
 
         Raises:
-            UserError: it cannot be had.
+            UserError: it cannot be had, or does not give the score for the best checkpoint.
         """
         self._data, self._real = data, real_images(data)
         self._chosen, reason = choose(self.extractor, self._real)
+        if self.best not in (measured := measurable(self._chosen, self._real)):
+            raise UserError(
+                f"--evaluation.best {self.best} cannot be measured with the extractor {self._chosen.name} and these data. "
+                f"Take one of {', '.join(name for name in RANKING if name in measured)}."
+            )
         return reason
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        if self.num_samples and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # a connector sets it
-            started = time.monotonic()
-            suite = self._suite_of(trainer)
-            if self.best not in suite.measured:
-                raise UserError(
-                    f"--evaluation.best {self.best} cannot be measured with the extractor {self._chosen.name} and these data. "
-                    f"Take one of {', '.join(name for name in RANKING if name in suite.measured)}."
-                )
-            self.seconds = time.monotonic() - started
+        assert isinstance(pl_module, GAN)
+        self.seconds = 0.0
+        if self.num_samples == 0 or trainer.fast_dev_run:  # type: ignore[attr-defined]  # a connector sets it
+            return
+        started = time.monotonic()
+        self._suite_of(trainer)
+        self.seconds = time.monotonic() - started
+        if not _best_checkpoint(trainer).exists():  # a resumed run has another folder, and a best of its own
+            self.best_value = None
+        # The last checkpoint is saved before an evaluation that is due with it: a run that was killed in that one does it now.
+        if self.is_due(trainer, pl_module) and self.evaluated_at != pl_module.images_seen:
+            self.act(trainer, pl_module)
+
+    def is_due(self, trainer: Trainer, gan: GAN) -> bool:
+        seen, batch = gan.images_seen, self._data.batch_size
+        return self.every_images > 0 and seen // self.every_images > max(0, seen - batch) // self.every_images
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        interrupts = [callback for callback in _callbacks(trainer) if isinstance(callback, StopOnInterrupt)]
+        if not any(callback.interrupted for callback in interrupts):  # who interrupts a run does not want to wait
+            super().on_train_end(trainer, pl_module)
 
     def act(self, trainer: Trainer, gan: GAN) -> None:
         if self.num_samples == 0:
             return
-        healths = [callback for callback in trainer.callbacks if isinstance(callback, Health)]  # type: ignore[attr-defined]  # as above
+        healths = [callback for callback in _callbacks(trainer) if isinstance(callback, Health)]
         for health in healths:
             health.check(trainer, gan)  # first, or a score would be the one to trip over what is not finite
         started = time.monotonic()
-        seed = randomness.derive(self.seed, "validation")
-        scores, floor, record = self._evaluate(trainer, gan, self.num_samples, seed)
+        seed = _seed_in_training(self.seed)
+        scores, floor, record = self._evaluate(trainer, gan, gan.average, self.num_samples, seed)
         logged = self._logged(scores, floor)
         for half_life, average in gan.further_averages.items():
             further = self._score(trainer, gan, cast(AveragedGenerator, average), self.num_samples, seed)
-            logged |= {f"{name}/half_life_{half_life}": value for name, value in self._logged(further, {}).items()}
+            ranked = {name: value for name, value in further.items() if name in RANKING}
+            logged |= {f"{name}/half_life_{half_life}": value for name, value in self._logged(ranked, {}).items()}
+        self.evaluated_at = gan.images_seen
         self.seconds += time.monotonic() - started
 
         for logger in trainer.loggers:
@@ -120,32 +150,49 @@ class Evaluation(EveryImages):
                 scorecard.write(Path(trainer.default_root_dir, "scores.json"), scores, floor, record)
             except UserError as error:  # no reason to stop
                 rank_zero_warn(str(error))
-        self._keep_best(trainer, gan, scores[self.best])
+            if trainer.progress_bar_callback is not None:
+                trainer.progress_bar_callback.print(
+                    f"after {gan.images_seen:,} images: {scorecard.line(scores, floor, record)}"
+                )
+        reachable = self._suite_of(trainer).reachable_coverage(self.num_samples)
         for health in healths:
-            health.judge(trainer, gan, scores | {"classes": self._real.num_classes})
+            health.judge(trainer, gan, scores | {"classes": self._real.num_classes, "reachable_coverage": reachable})
+        if not any(health.collapsed for health in healths):
+            self._keep_best(trainer, gan, scores[self.best])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, GAN)
         if trainer.state.fn == TrainerFn.VALIDATING:
-            result = self._evaluate(trainer, pl_module, self.num_samples or 5_000, randomness.derive(self.seed, "validation"))
+            if self.num_samples == 0:
+                raise UserError("--evaluation.num_samples is 0: say how many images to score.")
+            result = self._of_checkpoint(trainer, pl_module, self.num_samples, _seed_in_training(self.seed))
             if trainer.is_global_zero:
                 print(scorecard.table(*result), flush=True)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, GAN)
-        result = self._evaluate(trainer, pl_module, self.test_samples, self.seed)
+        result = self._of_checkpoint(trainer, pl_module, self.test_samples, self.seed)
         if trainer.is_global_zero:
-            path = Path(str(trainer.ckpt_path)).with_suffix(".scores.json")
-            scorecard.write(path, *result)
-            print(f"{scorecard.table(*result)}\n\n{path}", flush=True)
+            half_life = "" if self.half_life is None else f".half_life_{in_words(self.half_life)}"
+            suffix = f"{half_life}.{self.test_samples}-{self._chosen.name}.json"
+            scorecard.publish(Path(str(trainer.ckpt_path)).with_suffix(suffix), *result)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "value": self.best_value, "images_seen": self.best_images_seen}
+        return {
+            "evaluated_at": self.evaluated_at,
+            "best": self._best_of(),
+            "value": self.best_value,
+            "images_seen": self.best_images_seen,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Another score has its own best; and a rollback does not undo a better one, which is on disk.
-        if state_dict["best"] == self.best and state_dict["value"] is not None and self._is_better(state_dict["value"]):
+        self.evaluated_at = state_dict["evaluated_at"]
+        # Scores of other kinds do not compare; and a rollback does not undo a better one, which is on disk.
+        known = state_dict["best"] == self._best_of() and state_dict["value"] is not None
+        if known and self._is_better(state_dict["value"]):
             self.best_value, self.best_images_seen = state_dict["value"], state_dict["images_seen"]
+
+    def _best_of(self) -> list[Any]:
+        """Say what the best is the best of."""
+        return [self.best, self._chosen.digest, self._real.fingerprint, self.num_samples] if hasattr(self, "_chosen") else []
 
     @property
     def best_name(self) -> str:
@@ -160,23 +207,30 @@ class Evaluation(EveryImages):
     def _keep_best(self, trainer: Trainer, gan: GAN, value: float) -> None:
         if math.isfinite(value) and self._is_better(value):
             self.best_value, self.best_images_seen = value, gan.images_seen
-            trainer.save_checkpoint(Path(trainer.default_root_dir, "checkpoints", "best.ckpt"))
+            trainer.save_checkpoint(_best_checkpoint(trainer))
 
     def _is_better(self, value: float) -> bool:
         sign = 1 if self.best in LOWER_IS_BETTER else -1
         return self.best_value is None or sign * value < sign * self.best_value
 
-    def _evaluate(
-        self, trainer: Trainer, gan: GAN, num: int, seed: int
-    ) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
-        """Score the average: the scores, those of held-out images, and what they were made with."""
+    def _of_checkpoint(self, trainer: Trainer, gan: LightningModule, num: int, seed: int) -> Result:
+        assert isinstance(gan, GAN)
+        average = gan.average
+        if self.half_life is not None:
+            if (name := in_words(self.half_life)) not in gan.further_averages:
+                raise UserError(f"--evaluation.half_life {self.half_life:g}: the run has no such average.")
+            average = cast(AveragedGenerator, gan.further_averages[name])
+        return self._evaluate(trainer, gan, average, num, seed)
+
+    def _evaluate(self, trainer: Trainer, gan: GAN, average: AveragedGenerator, num: int, seed: int) -> Result:
         started = time.monotonic()
         suite = self._suite_of(trainer)
-        scores = self._score(trainer, gan, gan.average, num, seed)
+        scores = self._score(trainer, gan, average, num, seed)
         floor = suite.floor(num)
         record = {
             "source": str(trainer.default_root_dir if trainer.state.fn == TrainerFn.FITTING else trainer.ckpt_path),
             "images_seen": gan.images_seen,
+            "half_life": self.half_life,
             "seed": seed,
             **record_of(suite, self._data, num),
             "seconds": round(time.monotonic() - started, 1),
@@ -184,9 +238,13 @@ class Evaluation(EveryImages):
         return scores, floor, record
 
     def _score(self, trainer: Trainer, gan: GAN, average: AveragedGenerator, num: int, seed: int) -> dict[str, float]:
-        samples = self._samples(trainer, gan, average, num, seed)
-        scores = self._suite_of(trainer).score(samples, num)
-        return scores | from_first(lambda: self._discriminator_scores(gan, average, seed), gan.device)
+        self._finite = True
+        scores = self._suite_of(trainer).score(self._samples(trainer, gan, average, num, seed), num)
+        if not trainer.strategy.reduce_boolean_decision(self._finite):  # told here, where all processes are
+            for health in (callback for callback in _callbacks(trainer) if isinstance(callback, Health)):
+                health.stop(trainer, gan, "generated images are not finite")
+            raise NotFinite
+        return {**scores, **from_first(lambda: self._discriminator_scores(gan, average, seed), gan.device)}
 
     def _samples(
         self, trainer: Trainer, gan: GAN, average: AveragedGenerator, num: int, seed: int
@@ -205,7 +263,9 @@ class Evaluation(EveryImages):
             labels = self._real.train_labels
             assert labels is not None
             y = labels[randomness.batch_order(seed, 0, last, len(labels))[first:]].to(gan.device)
-        return finite_uint8(average(z, y)), y
+        x = average(z, y)
+        self._finite = self._finite and bool(x.isfinite().all())
+        return to_uint8(x), y
 
     @torch.no_grad()
     def _discriminator_scores(self, gan: GAN, average: AveragedGenerator, seed: int) -> dict[str, float]:
@@ -228,10 +288,22 @@ class Evaluation(EveryImages):
         if self._suite is None:
             if not hasattr(self, "_data"):
                 self.prepare(trainer.datamodule)  # type: ignore[attr-defined]  # a connector sets it
-            device = trainer.strategy.root_device
-            device = torch.device("cpu") if device.type == "mps" else device  # which has no float64
-            self._suite = Suite(self._chosen.to(device), self._real)
+            self._suite = Suite(self._chosen, self._real, trainer.strategy.root_device)
         return self._suite
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # a connector sets it
+    return callbacks
+
+
+def _best_checkpoint(trainer: Trainer) -> Path:
+    return Path(trainer.default_root_dir, "checkpoints", "best.ckpt")
+
+
+def _seed_in_training(seed: int) -> int:
+    """Choose other latents than `test` does, or the best checkpoint would be the best for those."""
+    return randomness.derive(seed, "validation") % 2**32  # which every reader of JSON takes
 
 
 def record_of(suite: Suite, data: DataModule, num: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,14 +27,13 @@ CURES = {
         "(--model.augment DiffAugment) if there are few images"
     ),
     "discriminator": (
-        "D has won, and G learns little from it. Try a stronger penalty on D (such as --model.penalties.r1.weight), "
+        "G learns little from it. Try a stronger penalty on D (such as --model.penalties.r1.weight), "
         "augmentation (--model.augment ADA) or a lower learning rate for D"
     ),
-    "memorisation": (
-        "G repeats what it was shown. Try augmentation (--model.augment ADA), more images, smaller networks or a shorter run"
-    ),
+    "memorisation": ("Try augmentation (--model.augment ADA), more images, smaller networks or a shorter run"),
 }
 """What to try, by what has gone wrong."""
+TITLES = {"collapse": "G has collapsed", "discriminator": "D has won", "memorisation": "G repeats training images"}
 TOLD_AFTER = {"collapse": 1, "discriminator": 2, "memorisation": 1}
 """Evaluations in a row that see it before it is told."""
 
@@ -112,6 +111,8 @@ class Health(Callback):
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # a connector sets it
         self._every = 1 if trainer.world_size == 1 and pl_module.device.type == "cpu" else every or 50
         self._unread = []
+        if self.rollbacks and _last(trainer) is None:  # there may be need for one before the first is due
+            trainer.save_checkpoint(_checkpoint(trainer, "last"))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -130,7 +131,7 @@ class Health(Callback):
         self.check(trainer, pl_module)
         networks = [*_weights(pl_module).values(), *_optimizer_values(trainer, pl_module).values()]
         if not trainer.strategy.reduce_boolean_decision(_finite(tensor for tensors in networks for tensor in tensors.values())):
-            self._stop(trainer, pl_module, [])
+            self.stop(trainer, pl_module)
 
     def check(self, trainer: Trainer, gan: GAN) -> None:
         """Look at the steps since the last look, in all processes; it waits for the device.
@@ -142,9 +143,24 @@ class Health(Callback):
         scalars = [scalar for _, step in steps for scalar in step.values()]
         finite = not scalars or _finite([torch.stack(scalars)])
         if not trainer.strategy.reduce_boolean_decision(finite):
-            self._stop(trainer, gan, steps)
+            self.stop(trainer, gan, steps=steps)
 
-    def _stop(self, trainer: Trainer, gan: GAN, steps: list[tuple[int, dict[str, Tensor]]]) -> NoReturn:
+    def stop(
+        self,
+        trainer: Trainer,
+        gan: GAN,
+        what: str = "another process has values that are not finite",
+        steps: Sequence[tuple[int, dict[str, Tensor]]] = (),
+    ) -> NoReturn:
+        """Stop a run that has diverged. To be called in all processes.
+
+        Args:
+            what: is not finite, if neither the steps, nor weights, nor gradients show it.
+            steps: images seen and scalars of the last steps.
+
+        Raises:
+            TrainingDiverged: with what is not finite, and what to do.
+        """
         images, first = next((step for step in steps if not _finite(step[1].values())), (gan.images_seen, {}))
         findings = [f"{name} is {scalar.item()}" for name, scalar in first.items() if not _finite([scalar])]
         kinds = {"weights": _weights(gan), "optimizer's values": _optimizer_values(trainer, gan), "gradients": _gradients(gan)}
@@ -158,16 +174,22 @@ class Health(Callback):
         last = _last(trainer)
         kept = f"{last}, saved after {_images_seen(last):,} images, is intact." if last else "There is no checkpoint yet."
         precision = "" if "32" in str(trainer.precision) else ", or --trainer.precision 32-true"
-        what = "; ".join(findings) or "another process has values that are not finite"
+        what = "; ".join(findings) or what
         text = f"Training diverged after {images:,} images: {what}. {kept} {CURES['divergence']}{precision}."
         _alert(trainer, "divergence", text, images)
         raise TrainingDiverged(text)
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the last evaluation saw a collapse of what had been better, or was given time to become it."""
+        return self._streaks["collapse"] > 0
 
     def judge(self, trainer: Trainer, gan: GAN, scores: dict[str, float]) -> None:
         """Warn of what an evaluation shows, once each time that it appears. To be called in all processes.
 
         Args:
-            scores: by base name, and the number of `classes` with `modes`; what is missing or NaN is not judged.
+            scores: by base name, the number of `classes` with `modes`, and the coverage that so many perfect images would reach,
+                as `reachable_coverage`; what is missing or NaN is not judged.
 
         Raises:
             TrainingCollapsed: there are rollbacks left for a collapse.
@@ -179,21 +201,26 @@ class Health(Callback):
             found = [words for _, bad, words in known if bad]
             self._streaks[kind] = self._streaks[kind] + 1 if found else 0
             if self._streaks[kind] == TOLD_AFTER[kind]:
-                text = f"{kind.capitalize()} after {gan.images_seen:,} images: {' and '.join(found)}. {CURES[kind]}."
+                text = f"{TITLES[kind]} after {gan.images_seen:,} images: {' and '.join(found)}. {CURES[kind]}."
                 rank_zero_warn(text)
                 _alert(trainer, kind, text, gan.images_seen)
-                if kind == "collapse" and gan.changes.rollbacks < self.rollbacks and _best(trainer):
+                if kind == "collapse" and gan.changes.rollbacks < self.rollbacks and _best(trainer) is not None:
                     raise TrainingCollapsed(text)
 
     def _signs(self, gan: GAN, scores: dict[str, float]) -> dict[str, list[tuple[float, bool, str]]]:
         """Say what each score says, by what it is a sign of: the score, whether it is bad, which NaN never is, and in words."""
         coverage, duplicates, modes, classes = (scores[name] for name in ("coverage", "duplicates", "modes", "classes"))
         accuracy, copies = scores["d_accuracy"], scores["copy_rate"]
+        reachable = 1.0 if math.isnan(scores["reachable_coverage"]) else scores["reachable_coverage"]
         real, fake = (float(gan.scalars.get(f"logits/{side}", math.nan)) for side in ("real", "fake"))
         ranked = f"D ranks {accuracy:.1%} of the pairs of a real and a generated image rightly"
         return {
             "collapse": [
-                (coverage, coverage < self.min_coverage, f"only {coverage:.1%} of real images have a generated one near them"),
+                (
+                    coverage,
+                    coverage < self.min_coverage * reachable,
+                    f"only {coverage:.1%} of real images have a generated one near them",
+                ),
                 (duplicates, duplicates > self.max_duplicates, f"{duplicates:.1%} of generated images look like another one"),
                 (modes, modes < self.min_modes * classes, f"only {modes:.0f} of {classes:.0f} classes are drawn"),
             ],
@@ -282,15 +309,20 @@ def _finite(tensors: Iterable[Tensor]) -> bool:
     return all(torch.stack(found).all().item() for found in by_device.values())
 
 
+def _checkpoint(trainer: Trainer, name: str) -> Path:
+    return Path(trainer.default_root_dir, "checkpoints", f"{name}.ckpt")
+
+
 def _last(trainer: Trainer) -> Path | None:
     """Find the last checkpoint: this run's, or the one that it started from."""
-    paths = [Path(trainer.default_root_dir, "checkpoints", "last.ckpt"), Path(trainer.ckpt_path or "")]
+    paths = [_checkpoint(trainer, "last"), Path(trainer.ckpt_path or "")]
     return next((path for path in paths if path.is_file()), None)
 
 
 def _best(trainer: Trainer) -> Path | None:
-    best = Path(trainer.default_root_dir, "checkpoints", "best.ckpt")
-    return best if best.is_file() else _last(trainer)
+    """Find the best checkpoint, which is never one of a collapsed generator; the last may be."""
+    best = _checkpoint(trainer, "best")
+    return best if best.is_file() else None
 
 
 def _images_seen(checkpoint: Path) -> int:

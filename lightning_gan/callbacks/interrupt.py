@@ -1,5 +1,6 @@
 """Ctrl-C that loses nothing."""
 
+import os
 import signal
 import threading
 from typing import Any
@@ -25,6 +26,7 @@ class StopOnInterrupt(Callback):
         def stop(*_: Any) -> None:
             self.interrupted = trainer.should_stop = True
             self._restore()
+            os.write(2, b"\nStopping after this step, with everything saved; once more stops at once.\n")  # safe in a handler
 
         self._previous = signal.signal(signal.SIGINT, stop)
 

@@ -3,6 +3,7 @@
 What a score says depends on the extractor, so its name is part of the score's and its digest is kept beside it.
 """
 
+import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -62,20 +63,35 @@ class Extractor(nn.Module, ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides its output beside its weights, or is worth recording, in values that JSON can hold."""
-        return {}
+        """What decides its output beside its weights: by default its public attributes that are numbers or strings."""
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if isinstance(value, str | int | float) and not name.startswith("_") and name not in ("training", "name")
+        }
 
     @property
     def digest(self) -> str:
-        """Two extractors of the same digest give the same features: 16 hexadecimal digits, over class, settings, weights."""
+        """Two extractors of the same digest give the same features: 16 hexadecimal digits, over code, settings and weights.
+
+        Of our own extractors the class is enough to name the code; a user's may change between two runs.
+        """
         cls = type(self)
-        facts = [f"{cls.__module__}.{cls.__qualname__}", sorted(self.settings.items()), store.digest(self.state_dict())]
+        code = "" if cls.__module__ == __name__ else _source(cls)
+        facts = [f"{cls.__module__}.{cls.__qualname__}", code, sorted(self.settings.items()), store.digest(self.state_dict())]
         return sha256(repr(facts).encode()).hexdigest()[:16]
 
     @property
     def device(self) -> torch.device:
         """Where it is, and what `extract` returns."""
         return next((tensor.device for tensor in chain(self.parameters(), self.buffers())), torch.device("cpu"))
+
+
+def _source(cls: type) -> str:
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):  # not from a file
+        return ""
 
 
 @contextmanager
@@ -261,8 +277,8 @@ def choose(extractor: Extractor | None, real: RealImages) -> tuple[Extractor, st
     """Get an extractor ready for a data set, and say in a sentence which it is and why.
 
     Args:
-        extractor: None = Inception if its weights are at hand and the images have colours, else a classifier if there are
-            labels and it is good enough, else random features.
+        extractor: None = Inception if its weights are at hand, the images have colours and there is a GPU, on which it takes
+            seconds and not minutes, else a classifier if there are labels and it is good enough, else random features.
         real: the data set.
 
     Raises:
@@ -272,7 +288,7 @@ def choose(extractor: Extractor | None, real: RealImages) -> tuple[Extractor, st
         _check_name(extractor)
         extractor.prepare(real)
         reason = "as chosen"
-    elif real.train.shape[1] == 3 and inception.at_hand():
+    elif real.train.shape[1] == 3 and inception.at_hand() and torch.cuda.is_available():
         extractor, reason = Inception(), "its weights are at hand and the images have colours"
         extractor.prepare(real)
     else:
@@ -294,7 +310,8 @@ def _without_inception(real: RealImages) -> tuple[Extractor, str]:
         except UserError:
             lack = f"no classes that a classifier tells apart well enough ({classifier.accuracy:.1%} right)"
     random.prepare(real)
-    colours = " and the Inception weights are not here" if real.train.shape[1] == 3 else ""
+    inceptions = "Inception would take minutes without a GPU" if inception.at_hand() else "the Inception weights are not here"
+    colours = f", and {inceptions}" if real.train.shape[1] == 3 else ""
     return random, f"the data has {lack}{colours}; its scores compare only with each other"
 
 

@@ -100,12 +100,12 @@ def nearest_distances(queries: Tensor, others: Tensor) -> Tensor:
         Squared distances, (N,), float64.
     """
     centre = _centre(others)
-    queries, others = queries.double() - centre, others.double() - centre
-    norms = others.square().sum(1)
+    queries = queries.double() - centre
     nearest = queries.new_full((len(queries),), math.inf)
-    for start in range(0, len(others), TILE):
-        tile = slice(start, start + TILE)
-        blocks = [_relative_distances(rows, others[tile], norms[tile]).amin(1) for rows in queries.split(TILE // 8)]
+    for tile in others.split(TILE):  # (TILE, D), all of which are never in float64 at once
+        tile = tile.double() - centre
+        norms = tile.square().sum(1)
+        blocks = [_relative_distances(rows, tile, norms).amin(1) for rows in queries.split(TILE // 8)]
         nearest = nearest.minimum(torch.cat(blocks))
     return _distances(nearest, queries.square().sum(1))
 

@@ -50,7 +50,7 @@ LOWER_IS_BETTER = frozenset(name for name, score in SCORES.items() if score.bett
 HIGHER_IS_BETTER = frozenset(name for name, score in SCORES.items() if score.better == "higher")
 
 _OF_FEATURES = {name for name, score in SCORES.items() if score.of_features}
-_OF_FEATURES |= {score.error for score in SCORES.values() if score.error} | {"fid_floor"}
+_OF_FEATURES |= {score.error for score in SCORES.values() if score.error} | {"fid_floor", "fid_floor_se"}
 
 
 def logged_name(base: str, extractor: str) -> str:

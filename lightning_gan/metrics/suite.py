@@ -21,14 +21,19 @@ BIAS_DRAWS = 5
 """Draws of training images of which the Fréchet distance's dependence on their number is the mean."""
 
 
+COPY_HELD_OUT = 50
+"""Fewer held-out images say too little of how near to a training image is suspicious."""
+
+
 class Suite:
     """Compares generated images with a data set.
 
     Every process holds one; each looks at its share of the images, and all get the same scores.
 
     Args:
-        extractor: prepared for the data set, on the device to work on.
+        extractor: prepared for the data set.
         real: the data set.
+        device: where to work; on the CPU in place of an "mps" device, which has no float64.
 
     Attributes:
         record: how the scores are made, in JSON values.
@@ -38,26 +43,20 @@ class Suite:
         UserError: the processes' extractors differ.
     """
 
-    def __init__(self, extractor: Extractor, real: RealImages) -> None:
-        self.extractor = extractor
+    def __init__(self, extractor: Extractor, real: RealImages, device: torch.device | str = "cpu") -> None:
+        self.extractor = extractor.to("cpu" if torch.device(device).type == "mps" else device)
+        _check_same(extractor.digest)
+        self.reference = Reference.of(real, extractor)
         self.record = {
             "extractor": {"name": extractor.name, "digest": extractor.digest, **extractor.settings},
             "real": {"fingerprint": real.fingerprint, "train": len(real.train), "held_out": len(real.held_out)},
             "bank": BANK_ROWS,
             "neighbours": NEIGHBOURS,
-            "copy_queries": COPY_QUERIES,
+            "copies": {"generated": COPY_QUERIES, "train": len(self.reference.features)},
             "device": extractor.device.type,
         }
-        _check_same(extractor.digest)
-        self.reference = Reference.of(real, extractor)
+        self.measured = measurable(extractor, real)
         self._floors: dict[int, dict[str, float]] = {}
-        self.measured = {"fid", "kid", "precision", "recall", "density", "coverage", "duplicates"}
-        if len(self.reference.held_out):
-            self.measured |= {"copy_rate", "nn_ratio"}
-        if len(self.reference.labels):
-            self.measured.add("score")
-        if extractor.classifies:
-            self.measured |= {"label_kl", "modes"}
 
     def score(self, samples: Iterable[tuple[int, Tensor]], num: int) -> dict[str, float]:
         """Score `num` generated images.
@@ -68,8 +67,8 @@ class Suite:
             num: how many there are in all shares.
 
         Returns:
-            The scores by their names in `names.py`, without the extractor's. What cannot be told, such as coverage from five
-            images, is nan; what needs held-out images or a classifier is left out where there are none.
+            The scores in `measured`, and their errors, by their names in `names.py`. What cannot be told, such as recall from
+            five images, is nan.
         """
         reference, device = self.reference, self.extractor.device
         moments = Moments(reference.mean)
@@ -83,7 +82,7 @@ class Suite:
             bank.update(features, place)
             if sums is not None and logits is not None:
                 sums.update(logits, place)
-        return self._agreed(moments, bank, sums)
+        return self._agreed(moments, bank, sums, num, copies=True)
 
     def floor_images(self, num: int) -> int:
         """Say how many held-out images stand beside `num` generated ones: as many, or all that are kept."""
@@ -92,14 +91,14 @@ class Suite:
     def floor(self, num: int) -> dict[str, float]:
         """Score `floor_images(num)` held-out real images: what a perfect generator of so many images would reach.
 
-        The Fréchet distance falls with the number of images. Where they are fewer than `num`, what is due to that is taken off:
-        the difference in the distance of so many training images, drawn with replacement.
+        The Fréchet distance falls with the number of images. Where they are fewer than `num`, theirs is scaled by how much that
+        of training images, drawn with replacement, falls from as many to `num`.
 
         Returns:
-            As `score`; nothing if there are none.
+            As `score`, but for copies, of which nothing is known without a third set; nothing if there are too few.
         """
         features, logits = self.reference.held_out[:num], self.reference.held_out_logits[:num]
-        if len(features) == 0:
+        if len(features) < 2:
             return {}
         if num not in self._floors:
             alone: dict[str, Any] = {"sync_on_compute": False}
@@ -110,9 +109,10 @@ class Suite:
             bank.update(features, place)
             if sums is not None:
                 sums.update(logits, place)
-            floor = self._agreed(moments, bank, sums)
+            floor = self._agreed(moments, bank, sums, len(features), copies=False)
             if len(features) < num:
-                floor["fid"] += processes.from_first(lambda: self._bias(num) - self._bias(len(features)), features.device)
+                fall = processes.from_first(lambda: self._bias(num) / self._bias(len(features)), features.device)
+                floor |= {name: fall * floor[name] for name in ("fid", "fid_se")}
             self._floors[num] = floor
         return self._floors[num]
 
@@ -122,16 +122,26 @@ class Suite:
         for draw in range(BIAS_DRAWS):
             rows = torch.randint(len(r.features), (num,), generator=generator("bias", draw, num)).to(r.features.device)
             moments = Moments(r.mean, sync_on_compute=False)
-            for part in r.features[rows].split(10_000):
-                moments.update(part)
+            for part in rows.split(BANK_ROWS):
+                moments.update(r.features[part])
             _, mean, covariance = moments.compute()
             biases.append(distances.frechet_distance(r.mean, r.covariance, r.root, mean, covariance))
         return sum(biases) / BIAS_DRAWS
 
-    def _agreed(self, moments: Moments, bank: Bank, sums: LogitSums | None) -> dict[str, float]:
+    def reachable_coverage(self, num: int) -> float:
+        """Say what coverage to expect of `num` perfect images: each is in any one of B real images' balls with chance k / B."""
+        return 1 - (1 - min(1, NEIGHBOURS / len(self.reference.bank))) ** num
+
+    def _agreed(self, moments: Moments, bank: Bank, sums: LogitSums | None, num: int, copies: bool) -> dict[str, float]:
         """Add up over the processes and let the first one compare, so that all act on the same numbers."""
-        statistics = moments.compute(), bank.compute(), None if sums is None else sums.compute()
-        return processes.from_first(lambda: self._compare(*statistics), self.extractor.device)
+        statistics, features = moments.compute(), bank.compute()
+        logits = None if sums is None else sums.compute()
+        if statistics[0] != num:
+            raise ValueError(f"there were to be {num} images, and there were {int(statistics[0])}")
+        return processes.from_first(
+            lambda: self._compare(statistics, features, logits) | (self._copies(features) if copies else {}),
+            self.extractor.device,
+        )
 
     @torch.no_grad()
     def _compare(
@@ -142,6 +152,8 @@ class Suite:
     ) -> dict[str, float]:
         r, k = self.reference, NEIGHBOURS
         num, mean, covariance = int(moments[0]), *moments[1:]
+        if 1 < num == len(bank):  # in one order, so that not even rounding depends on processes; the least eigenvalues show it
+            mean, covariance = bank.double().mean(0), torch.cov(bank.double().T)
         scores: dict[str, float] = {}
         with exact():
             scores["fid"] = scores["fid_se"] = math.nan
@@ -153,17 +165,38 @@ class Suite:
             nearest, radii = manifold.neighbour_radii(bank, k)
             scores |= manifold.precision_recall_density_coverage(r.bank, bank, r.radii, radii, k)
             scores["duplicates"] = manifold.duplicates(nearest, r.radii)
-            if "copy_rate" in self.measured:
-                to_train = manifold.nearest_distances(bank[:COPY_QUERIES], r.features)
-                scores["copy_rate"] = manifold.copy_rate(to_train, manifold.copy_threshold(r.held_out_nearest))
-                scores["nn_ratio"] = manifold.nn_ratio(to_train, r.held_out_nearest)
             if sums is not None:
                 *score_sums, labels = sums
                 scores["score"], scores["score_std"] = distances.inception_score(*score_sums)
-            if sums is not None and self.extractor.classifies:
+            if sums is not None and "modes" in self.measured:
                 scores["label_kl"] = distances.label_divergence(labels, r.labels)
                 scores["modes"] = distances.covered_modes(labels, r.labels)
         return scores
+
+    @torch.no_grad()
+    def _copies(self, bank: Tensor) -> dict[str, float]:
+        if "copy_rate" not in self.measured:
+            return {}
+        r = self.reference
+        with exact():
+            to_train = manifold.nearest_distances(bank[:COPY_QUERIES], r.features)
+        return {
+            "copy_rate": manifold.copy_rate(to_train, manifold.copy_threshold(r.held_out_nearest)),
+            "nn_ratio": manifold.nn_ratio(to_train, r.held_out_nearest),
+        }
+
+
+def measurable(extractor: Extractor, real: RealImages) -> set[str]:
+    """Name the scores that an extractor, prepared for a data set, can give."""
+    names = {"fid", "kid", "precision", "recall", "density", "coverage", "duplicates"}
+    if len(real.held_out) >= COPY_HELD_OUT:
+        names |= {"copy_rate", "nn_ratio"}
+    _, logits = extract(extractor, real.train[:2])
+    if logits is not None:
+        names.add("score")
+        if extractor.classifies:
+            names |= {"label_kl", "modes"}
+    return names
 
 
 def _check_same(digest: str) -> None:

@@ -10,7 +10,7 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.testing import assert_close
 
-from lightning_gan.callbacks import Evaluation, Health
+from lightning_gan.callbacks import Evaluation, Health, LastCheckpoint
 from lightning_gan.callbacks.evaluation import real_images
 from lightning_gan.data import DataModule
 from lightning_gan.errors import UserError
@@ -22,7 +22,7 @@ from lightning_gan.sampling import load_generator
 from lightning_gan.tracking import MetricsCSV
 
 # A GAN of a few steps is not a healthy one.
-pytestmark = pytest.mark.filterwarnings("ignore:(Collapse|Discriminator|Memorisation) after")
+pytestmark = pytest.mark.filterwarnings("ignore:(G has collapsed|D has won|G repeats training images) after")
 
 MakeGAN = Callable[..., GAN]
 MakeTrainer = Callable[..., Trainer]
@@ -47,7 +47,8 @@ def train(
     make_trainer: MakeTrainer, gan: GAN, data: DataModule, evaluation: Evaluation | None, steps: int = 8, **options: Any
 ) -> Trainer:
     callbacks = [Health(), *([evaluation] if evaluation else [])]
-    trainer = make_trainer(max_steps=steps, callbacks=callbacks, enable_checkpointing=False, **options)
+    checkpointing = None if evaluation else False  # Evaluation is a checkpoint callback, too
+    trainer = make_trainer(max_steps=steps, callbacks=callbacks, enable_checkpointing=checkpointing, **options)
     trainer.fit(gan, data)
     return trainer
 
@@ -100,15 +101,17 @@ def test_the_best_checkpoint_is_that_of_the_best_score(
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["lightning_gan"]["images_seen"] == 128
     assert (evaluation.best_value, evaluation.best_images_seen) == (3.0, 128)
-    assert best["callbacks"][evaluation.state_key] == evaluation.state_dict()
+    assert best["callbacks"][evaluation.state_key] == evaluation.state_dict() | {"evaluated_at": 128}
 
-    resumed = Evaluation(64, num_samples=10, extractor=Pixels())
-    resumed.load_state_dict(evaluation.state_dict())
-    assert not resumed._is_better(3.5)
-    other = Evaluation(64, num_samples=10, extractor=Pixels(), best="coverage")
-    other.load_state_dict(evaluation.state_dict())
-    assert other.best_value is None
-    assert other._is_better(0.5)
+    def resumed(**options: Any) -> Evaluation:
+        other = Evaluation(64, **({"num_samples": 10, "extractor": Pixels()} | options))
+        other.prepare(digits)
+        other.load_state_dict(evaluation.state_dict())
+        return other
+
+    assert resumed().best_value == 3.0
+    for options in ({"best": "coverage"}, {"num_samples": 11}, {"extractor": Random()}):
+        assert resumed(**options).best_value is None  # what does not compare
 
 
 def test_higher_is_better_for_some(make_gan: MakeGAN) -> None:
@@ -141,6 +144,40 @@ def test_several_half_lives_are_scored_in_one_evaluation(
     average = load_generator(tmp_path / "checkpoints" / "best.ckpt", half_life=1_000_000)
     for mine, saved in zip(gan.further_averages["1000000"].parameters(), average.parameters(), strict=True):
         assert torch.equal(mine, saved)
+
+
+def test_a_collapsed_generator_is_never_the_best(
+    make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([{"fid": 5.0, "coverage": 0.5}, {"fid": 3.0, "coverage": 0.01}, {"fid": 4.0, "coverage": 0.5}, {"fid": 4.5}])
+    monkeypatch.setattr(Evaluation, "_score", lambda *_: next(values))
+    train(make_trainer, make_gan(), digits, Evaluation(64, num_samples=10, extractor=Pixels()))
+    assert torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["lightning_gan"]["images_seen"] == 192
+
+
+def test_the_last_checkpoint_is_saved_first_and_an_evaluation_that_was_killed_is_made_up_for(
+    make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = []
+
+    def score(self: Evaluation, trainer: Trainer, gan: GAN, *_: Any) -> dict[str, float]:
+        scored.append(gan.images_seen)
+        if len(scored) == 2:
+            raise KeyboardInterrupt
+        return {"fid": 1.0}
+
+    monkeypatch.setattr(Evaluation, "_score", score)
+
+    def fit(**options: Any) -> None:
+        callbacks = [LastCheckpoint(64), Evaluation(64, num_samples=10, extractor=Pixels())]
+        make_trainer(max_steps=8, callbacks=callbacks).fit(make_gan(), digits, **options)
+
+    with pytest.raises(SystemExit):
+        fit()
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["lightning_gan"]["images_seen"] == 128
+    fit(ckpt_path=last, weights_only=True)
+    assert scored == [64, 128, 128, 192, 256]
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 7])

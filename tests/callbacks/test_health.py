@@ -183,11 +183,11 @@ class TestJudgement:
     @pytest.mark.parametrize(
         ("scores", "said"),
         [
-            ({"coverage": 0.05}, "Collapse after 0 images: only 5.0% of real images have a generated one near them. Try"),
-            ({"duplicates": 0.25}, "Collapse after 0 images: 25.0% of generated images look like another one. Try"),
-            ({"modes": 4}, "Collapse after 0 images: only 4 of 10 classes are drawn. Try"),
+            ({"coverage": 0.05}, "G has collapsed after 0 images: only 5.0% of real images have a generated one near them. Try"),
+            ({"duplicates": 0.25}, "G has collapsed after 0 images: 25.0% of generated images look like another one. Try"),
+            ({"modes": 4}, "G has collapsed after 0 images: only 4 of 10 classes are drawn. Try"),
             ({"modes": 4, "coverage": 0.0}, "near them and only 4 of 10"),
-            ({"copy_rate": 0.5}, "Memorisation after 0 images: 50.0% of generated images are near copies"),
+            ({"copy_rate": 0.5}, "G repeats training images after 0 images: 50.0% of generated images are near copies"),
         ],
     )
     def test_what_goes_wrong_is_told(self, told: Callable[..., list[str]], scores: dict[str, float], said: str) -> None:
@@ -222,7 +222,7 @@ class TestJudgement:
 
     def test_thresholds_are_arguments(self, told: Callable[..., list[str]]) -> None:
         assert told({}, {"coverage": 0.05}, health=Health(min_coverage=0.04)) == ["", ""]
-        assert "Memorisation" in told({"copy_rate": 0.06}, health=Health(max_copy_rate=0.05))[0]
+        assert "G repeats" in told({"copy_rate": 0.06}, health=Health(max_copy_rate=0.05))[0]
 
     def test_a_resumed_run_does_not_repeat_it(self, told: Callable[..., list[str]]) -> None:
         first, resumed = Health(), Health()
@@ -317,16 +317,18 @@ class TestRollback:
                     health.judge(trainer, pl_module, {"coverage": 0.5 if pl_module.images_seen < 6 * BATCH else 0.01})
 
         evaluation, gan = Evaluation(), make_gan()
-        with pytest.warns(UserWarning, match="Collapse after 192 images"):
+        with pytest.warns(UserWarning, match="G has collapsed after 192 images"):
             self.fit(make_trainer, gan, digits, evaluation, rollbacks=1)
         assert evaluation.at == [(0, 96), (0, 192), (1, 96), (1, 192), (1, 288)]  # no rollback is left: it is only told
         assert gan.images_seen == 10 * BATCH
 
-    def test_without_a_checkpoint_there_is_nothing_to_go_back_to(
+    def test_a_run_that_may_go_back_has_a_checkpoint_from_the_start(
         self, make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule
     ) -> None:
-        with pytest.raises(TrainingDiverged, match="There is no checkpoint yet"):
-            self.fit(make_trainer, make_gan(), digits, Poison(0), rollbacks=1)
+        gan = make_gan()
+        self.fit(make_trainer, gan, digits, Poison(0), rollbacks=1)
+        assert gan.changes.rollbacks == 1
+        assert gan.images_seen == 10 * BATCH
 
     def test_one_that_changes_nothing_is_refused(self) -> None:
         with pytest.raises(ValueError, match="repeats what went wrong"):
@@ -337,5 +339,5 @@ class TestRollback:
     def test_a_collapse_without_a_checkpoint_is_only_told(self, make_gan: MakeGAN, make_trainer: MakeTrainer) -> None:
         trainer, health = make_trainer(), Health(rollbacks=1)
         health.judge(trainer, make_gan(), {"coverage": 0.5})
-        with pytest.warns(UserWarning, match="Collapse"):
+        with pytest.warns(UserWarning, match="G has collapsed"):
             health.judge(trainer, make_gan(), {"coverage": 0.05})

@@ -192,6 +192,7 @@ class TestChoose:
     @pytest.fixture(autouse=True)
     def accept(self, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Inception.__init__, "__defaults__", (None, digest(weights), "tf1"))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
     def test_weights_at_hand_and_colours_make_it_inception(
         self, weights: Path, real: RealImages, nothing_at_hand: Path, ours: Inception
@@ -205,10 +206,18 @@ class TestChoose:
         assert not any(parameter.requires_grad for parameter in chosen.parameters())
         assert reason == f"{chosen.name}: its weights are at hand and the images have colours"
 
+    def test_without_a_gpu_it_would_take_too_long(
+        self, weights: Path, real: RealImages, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("LIGHTNING_GAN_INCEPTION", str(weights))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        _, reason = choose(None, real)
+        assert reason.startswith("random: the data has no labels, and Inception would take minutes without a GPU")
+
     def test_without_weights_it_says_so(self, real: RealImages) -> None:
         _, reason = choose(None, real)
         assert reason == (
-            "random: the data has no labels and the Inception weights are not here; its scores compare only with each other"
+            "random: the data has no labels, and the Inception weights are not here; its scores compare only with each other"
         )
 
     def test_grey_images_are_not_for_inception(self, weights: Path, real: RealImages, monkeypatch: pytest.MonkeyPatch) -> None:
