@@ -44,7 +44,8 @@ OPTIONS = [
     *("--evaluation.extractor", "lightning_gan.metrics.extractors.Classifier", "--evaluation.extractor.images", "5_000"),
     *("--evaluation.extractor.min_accuracy", "0", "--samples.every_images", "0"),
     *("--trainer.devices", "2", "--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "20"),
-    *("--trainer.enable_progress_bar", "false"),
+    *("--trainer.enable_progress_bar", "false", "--health.min_coverage", "0", "--health.max_duplicates", "1"),
+    *("--health.min_modes", "0"),
     *("--trainer.callbacks+", f"tests.callbacks.{HERE.stem}.Witness"),
 ]
 ALONE = ["--trainer.devices", "1", "--trainer.callbacks", "null"]
