@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 import wandb
 import yaml
 from jsonargparse.typing import PositiveInt
@@ -19,6 +20,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from lightning_gan import processes
 from lightning_gan.callbacks import Evaluation, Health, ImagesProgressBar, LastCheckpoint, SampleGrid, StopOnInterrupt
 from lightning_gan.callbacks.checkpoint import AtomicCheckpointIO
 from lightning_gan.callbacks.health import fit_with_rollbacks
@@ -105,6 +107,8 @@ class CLI(LightningCLI):
             raise UserError(str(error)) from error
         finally:
             wandb.teardown()
+            if processes.several():  # Lightning would leave it to the interpreter's last moments, where it aborted once
+                torch.distributed.destroy_process_group()
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, with the default run as the first configuration file.

@@ -188,8 +188,8 @@ class Health(Callback):
         """Warn of what an evaluation shows, once each time that it appears. To be called in all processes.
 
         Args:
-            scores: by base name, the number of `classes` with `modes`, and the coverage that so many perfect images would reach,
-                as `reachable_coverage`; what is missing or NaN is not judged.
+            scores: by base name, the number of `classes` with `modes`, and the coverage that so many perfect images would
+                reach, as `reachable_coverage`; what is missing or NaN is not judged.
 
         Raises:
             TrainingCollapsed: there are rollbacks left for a collapse.

@@ -149,7 +149,7 @@ def test_several_half_lives_are_scored_in_one_evaluation(
 def test_a_collapsed_generator_is_never_the_best(
     make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = iter([{"fid": 5.0, "coverage": 0.5}, {"fid": 3.0, "coverage": 0.01}, {"fid": 4.0, "coverage": 0.5}, {"fid": 4.5}])
+    values = iter([{"fid": 5.0, "coverage": 0.5}, {"fid": 3.0, "coverage": 0.0}, {"fid": 4.0, "coverage": 0.5}, {"fid": 4.5}])
     monkeypatch.setattr(Evaluation, "_score", lambda *_: next(values))
     train(make_trainer, make_gan(), digits, Evaluation(64, num_samples=10, extractor=Pixels()))
     assert torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["lightning_gan"]["images_seen"] == 192

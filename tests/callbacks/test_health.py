@@ -183,7 +183,7 @@ class TestJudgement:
     @pytest.mark.parametrize(
         ("scores", "said"),
         [
-            ({"coverage": 0.05}, "G has collapsed after 0 images: only 5.0% of real images have a generated one near them. Try"),
+            ({"coverage": 0.05}, "G has collapsed after 0 images: only 5.0% of real images have a generated one near them."),
             ({"duplicates": 0.25}, "G has collapsed after 0 images: 25.0% of generated images look like another one. Try"),
             ({"modes": 4}, "G has collapsed after 0 images: only 4 of 10 classes are drawn. Try"),
             ({"modes": 4, "coverage": 0.0}, "near them and only 4 of 10"),
