@@ -37,7 +37,7 @@ def evaluate(
         data: the images they are compared with.
         extractor: what they are compared by; null = Inception if its weights are at hand and the images have colours, else a
             classifier if they have labels, else a random network.
-        output: file for the scores, by default SAMPLES.EXTRACTOR.json; an older one is replaced.
+        output: file for the scores, by default SAMPLES.EXTRACTOR.scores.json; an older one is replaced.
         device: such as cpu, cuda or cuda:1; auto takes the first GPU if there is one.
 
     Raises:
@@ -54,7 +54,7 @@ def evaluate(
     floor = suite.floor(len(file))
     facts = {"source": str(samples), "source_sha256": file.digest}
     record = facts | record_of(suite, data, len(file)) | {"seconds": round(time.monotonic() - started, 1)}
-    scorecard.publish(output or Path(f"{samples}.{chosen.name}.json"), scores, floor, record)
+    scorecard.publish(output or Path(f"{samples}.{chosen.name}.scores.json"), scores, floor, record)
 
 
 def _numbered(batches: Iterator[Tensor]) -> Iterator[tuple[int, Tensor]]:

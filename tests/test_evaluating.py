@@ -51,17 +51,17 @@ def test_validate_repeats_the_scores_of_the_run(run: Path, capsys: pytest.Captur
 def test_test_and_evaluate_agree_on_the_same_images(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = run / "checkpoints" / "last.ckpt"
     assert main(["test", "-c", f"{run}/config.yaml", "--ckpt_path", str(checkpoint)]) == 0
-    tested = read(checkpoint.with_name("last.300-classifier.json"))
+    tested = read(checkpoint.with_name("last.300-classifier.scores.json"))
     assert tested["samples"] == 300
     assert tested["seed"] == 0
     out = capsys.readouterr().out
     assert "held-out real" in out
-    assert "last.300-classifier.json" in out
+    assert "last.300-classifier.scores.json" in out
 
     for output in ("samples.npz", "pngs"):
         assert main(["sample", "--ckpt_path", str(checkpoint), "--num", "300", "--seed", "0", "--output", output]) == 0
         assert main(["evaluate", "--samples", output, "-c", f"{run}/config.yaml"]) == 0
-        evaluated = read(folder / f"{output}.classifier.json")
+        evaluated = read(folder / f"{output}.classifier.scores.json")
         of_images = {name: value for name, value in tested["scores"].items() if not name.startswith("d_")}
         assert evaluated["scores"] == pytest.approx(of_images, rel=1e-9, abs=1e-12)
         assert evaluated["held_out_real"] == pytest.approx(tested["held_out_real"])

@@ -172,7 +172,7 @@ class Evaluation(EveryImages, Checkpoint):
         result = self._of_checkpoint(trainer, pl_module, self.test_samples, self.seed)
         if trainer.is_global_zero:
             half_life = "" if self.half_life is None else f".half_life_{in_words(self.half_life)}"
-            suffix = f"{half_life}.{self.test_samples}-{self._chosen.name}.json"
+            suffix = f"{half_life}.{self.test_samples}-{self._chosen.name}.scores.json"
             scorecard.publish(Path(str(trainer.ckpt_path)).with_suffix(suffix), *result)
 
     def state_dict(self) -> dict[str, Any]:

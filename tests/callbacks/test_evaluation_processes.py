@@ -183,7 +183,7 @@ def test_a_process_without_images_agrees_too(
     path = folder / "run" / "checkpoints" / "last.ckpt"
     copy = str(shutil.copy(path, tmp_path))  # beside it, `test` writes
     assert main(["test", "-c", str(folder / "run" / "config.yaml"), *ALONE, "--ckpt_path", copy]) == 0
-    record = json.loads((tmp_path / f"last.{ONE_BATCH}-classifier.json").read_text())
+    record = json.loads((tmp_path / f"last.{ONE_BATCH}-classifier.scores.json").read_text())
     assert record["samples"] == ONE_BATCH
     of_one_batch = {logged_name(name, "classifier"): value for name, value in witnesses[0]["of_one_batch"].items()}
     assert of_one_batch == pytest.approx(record["scores"], rel=1e-9)  # of one batch, whose sums round alike in any process
