@@ -104,7 +104,8 @@ def test_the_best_checkpoint_is_that_of_the_best_score(
     assert best["callbacks"][evaluation.state_key] == evaluation.state_dict() | {"evaluated_at": 128}
 
     def resumed(**options: Any) -> Evaluation:
-        other = Evaluation(64, **({"num_samples": 10, "extractor": Pixels()} | options))
+        defaults: dict[str, Any] = {"num_samples": 10, "extractor": Pixels()}
+        other = Evaluation(64, **(defaults | options))
         other.prepare(digits)
         other.load_state_dict(evaluation.state_dict())
         return other
