@@ -1,4 +1,6 @@
+import sys
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +210,37 @@ def test_another_extractor_has_its_own_reference(real: RealImages) -> None:
     images = draw(100, 2)
     scores = [suite.score(batches(images), 100) for suite in (one, ten)]
     assert scores[1]["fid"] == pytest.approx(100 * scores[0]["fid"], rel=1e-6)
+
+
+USERS = """
+from tests.metrics.test_suite import Quarters
+
+class Mine(Quarters):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return {formula}, None
+"""
+
+
+def test_how_a_users_extractor_is_written_and_made_is_part_of_its_digest(tmp_path: Path) -> None:
+    def digest(formula: str, factor: float) -> str:
+        path = tmp_path / f"{formula[:1]}.py"
+        path.write_text(USERS.format(formula=formula))
+        spec = spec_from_file_location("mine", path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules["mine"] = module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        extractor: Extractor = module.Mine(factor)
+        return extractor.digest
+
+    before, after = "self.factor * super().forward(x)[0]", "2 * self.factor * super().forward(x)[0]"
+    assert digest(before, 1.0) == digest(before, 1.0)
+    assert len({digest(before, 1.0), digest(before, 2.0), digest(after, 1.0)}) == 3
+    del sys.modules["mine"]
 
 
 def test_the_real_side_is_looked_at_once_for_all_runs(real: RealImages) -> None:
