@@ -104,12 +104,11 @@ class Evaluation(EveryImages, Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         assert isinstance(pl_module, GAN)
-        self.seconds = 0.0
         if self.num_samples == 0 or trainer.fast_dev_run:  # type: ignore[attr-defined]  # a connector sets it
             return
         started = time.monotonic()
         self._suite_of(trainer)
-        self.seconds = time.monotonic() - started
+        self.seconds += time.monotonic() - started
         if not _best_checkpoint(trainer).exists():  # a resumed run has another folder, and a best of its own
             self.best_value = None
         # The last checkpoint is saved before an evaluation that is due with it: a run that was killed in that one does it now.
@@ -241,8 +240,9 @@ class Evaluation(EveryImages, Checkpoint):
         self._finite = True
         scores = self._suite_of(trainer).score(self._samples(trainer, gan, average, num, seed), num)
         if not trainer.strategy.reduce_boolean_decision(self._finite):  # told here, where all processes are
-            for health in (callback for callback in _callbacks(trainer) if isinstance(callback, Health)):
-                health.stop(trainer, gan, "generated images are not finite")
+            healths = [callback for callback in _callbacks(trainer) if isinstance(callback, Health)]
+            if healths and trainer.state.fn == TrainerFn.FITTING:
+                healths[0].stop(trainer, gan, "generated images are not finite")
             raise NotFinite
         return {**scores, **from_first(lambda: self._discriminator_scores(gan, average, seed), gan.device)}
 

@@ -36,6 +36,8 @@ CURES = {
 TITLES = {"collapse": "G has collapsed", "discriminator": "D has won", "memorisation": "G repeats training images"}
 TOLD_AFTER = {"collapse": 1, "discriminator": 2, "memorisation": 1}
 """Evaluations in a row that see it before it is told."""
+GIVEN_TIME = 3
+"""The same for a collapse where there has been no variety yet."""
 
 
 class TrainingDiverged(UserError):  # noqa: N818  # says what happened, as its message does
@@ -57,7 +59,7 @@ class Health(Callback):
         min_coverage: collapse is when generated images are near fewer of the real ones than this share,
         max_duplicates: or when more of them than this share look like another one,
         min_modes: or when fewer of the classes than this share are drawn. One that was there from the start is told when it is
-            seen a second time.
+            seen a third time, and is no reason to go back.
         max_d_accuracy: D has won when it ranks the real image higher in more than this share of the pairs of a real and a
             generated image, in two evaluations in a row.
         max_copy_rate: memorisation is when more of the generated images than this share are as near to a training image as 1 %
@@ -98,14 +100,15 @@ class Health(Callback):
         self.new_seed = new_seed
         self._every = 1
         self._unread: list[tuple[int, dict[str, Tensor]]] = []
-        # Evaluations in a row that saw it. G collapses from the start, for a while, in many a good run.
-        self._streaks = dict.fromkeys(TOLD_AFTER, 0) | {"collapse": -1}
+        self._streaks = dict.fromkeys(TOLD_AFTER, 0)  # evaluations in a row that saw it
+        self._had_variety = False  # G has none at first in many a good run
 
     def state_dict(self) -> dict[str, Any]:
-        return {"streaks": dict(self._streaks)}
+        return {"streaks": dict(self._streaks), "had_variety": self._had_variety}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._streaks |= state_dict["streaks"]
+        self._had_variety = state_dict["had_variety"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # a connector sets it
@@ -181,8 +184,8 @@ class Health(Callback):
 
     @property
     def collapsed(self) -> bool:
-        """Whether the last evaluation saw a collapse of what had been better, or was given time to become it."""
-        return self._streaks["collapse"] > 0
+        """Whether the last evaluation saw no variety where there had been."""
+        return self._had_variety and self._streaks["collapse"] > 0
 
     def judge(self, trainer: Trainer, gan: GAN, scores: dict[str, float]) -> None:
         """Warn of what an evaluation shows, once each time that it appears. To be called in all processes.
@@ -200,11 +203,15 @@ class Health(Callback):
                 continue
             found = [words for _, bad, words in known if bad]
             self._streaks[kind] = self._streaks[kind] + 1 if found else 0
-            if self._streaks[kind] == TOLD_AFTER[kind]:
+            if kind == "collapse":
+                self._had_variety |= not found
+            told_after = GIVEN_TIME if kind == "collapse" and not self._had_variety else TOLD_AFTER[kind]
+            if self._streaks[kind] == told_after:
                 text = f"{TITLES[kind]} after {gan.images_seen:,} images: {' and '.join(found)}. {CURES[kind]}."
                 rank_zero_warn(text)
                 _alert(trainer, kind, text, gan.images_seen)
-                if kind == "collapse" and gan.changes.rollbacks < self.rollbacks and _best(trainer) is not None:
+                may_go_back = gan.changes.rollbacks < self.rollbacks and _best(trainer) is not None
+                if kind == "collapse" and self.collapsed and may_go_back:
                     raise TrainingCollapsed(text)
 
     def _signs(self, gan: GAN, scores: dict[str, float]) -> dict[str, list[tuple[float, bool, str]]]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+MESSAGE = b"\nStopping after this step, or this evaluation, with everything saved; once more stops at once.\n"
+
 
 class StopOnInterrupt(Callback):
     """Ends training after the current step at the first Ctrl-C, as if it were complete; a second one stops it at once.
@@ -26,7 +28,7 @@ class StopOnInterrupt(Callback):
         def stop(*_: Any) -> None:
             self.interrupted = trainer.should_stop = True
             self._restore()
-            os.write(2, b"\nStopping after this step, with everything saved; once more stops at once.\n")  # safe in a handler
+            os.write(2, MESSAGE)  # which print, in a handler, is not safe for
 
         self._previous = signal.signal(signal.SIGINT, stop)
 

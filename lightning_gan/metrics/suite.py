@@ -111,7 +111,8 @@ class Suite:
                 sums.update(logits, place)
             floor = self._agreed(moments, bank, sums, len(features), copies=False)
             if len(features) < num:
-                fall = processes.from_first(lambda: self._bias(num) / self._bias(len(features)), features.device)
+                few, many = processes.from_first(lambda: (self._bias(len(features)), self._bias(num)), features.device)
+                fall = many / few if few > 0 else 1.0  # images that are all the same are as far however many they are
                 floor |= {name: fall * floor[name] for name in ("fid", "fid_se")}
             self._floors[num] = floor
         return self._floors[num]

@@ -150,10 +150,16 @@ def test_several_half_lives_are_scored_in_one_evaluation(
 def test_a_collapsed_generator_is_never_the_best(
     make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = iter([{"fid": 5.0, "coverage": 0.5}, {"fid": 3.0, "coverage": 0.0}, {"fid": 4.0, "coverage": 0.5}, {"fid": 4.5}])
-    monkeypatch.setattr(Evaluation, "_score", lambda *_: next(values))
-    train(make_trainer, make_gan(), digits, Evaluation(64, num_samples=10, extractor=Pixels()))
-    assert torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["lightning_gan"]["images_seen"] == 192
+    def best_after(*scores: tuple[float, float]) -> int:
+        values = iter(scores)
+        monkeypatch.setattr(Evaluation, "_score", lambda *_: dict(zip(("fid", "coverage"), next(values), strict=True)))
+        train(make_trainer, make_gan(), digits, Evaluation(64, num_samples=10, extractor=Pixels()))
+        best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+        images_seen: int = best["lightning_gan"]["images_seen"]
+        return images_seen
+
+    assert best_after((5.0, 0.5), (3.0, 0.0), (4.0, 0.5), (4.5, 0.5)) == 192
+    assert best_after((5.0, 0.0), (3.0, 0.0), (2.0, 0.0), (4.5, 0.5)) == 192  # what never had variety has not collapsed
 
 
 def test_the_last_checkpoint_is_saved_first_and_an_evaluation_that_was_killed_is_made_up_for(
@@ -239,6 +245,17 @@ def test_no_samples_are_no_evaluation(make_gan: MakeGAN, make_trainer: MakeTrain
     train(make_trainer, make_gan(), digits, Evaluation(64, num_samples=0))
     assert not (tmp_path / "scores.json").exists()
     assert not RUNS.exists()
+
+
+def test_a_checkpoint_that_is_not_finite_is_said_to_be_so(
+    make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule
+) -> None:
+    gan = make_gan()
+    with torch.no_grad():
+        next(gan.average.parameters()).fill_(float("nan"))
+    trainer = make_trainer(callbacks=[Health(), Evaluation(test_samples=10, extractor=Pixels())], limit_test_batches=1)
+    with pytest.raises(UserError, match="Take an earlier checkpoint"):
+        trainer.test(gan, digits)
 
 
 def test_what_is_not_finite_is_told_as_such_and_not_scored(

@@ -203,10 +203,10 @@ class TestJudgement:
         bad = {"coverage": 0.05}
         assert [bool(text) for text in told({}, bad, bad, bad, {}, bad)] == [False, True, False, False, False, True]
 
-    def test_a_collapse_that_was_always_there_is_told_the_second_time(self, told: Callable[..., list[str]]) -> None:
+    def test_a_collapse_that_was_always_there_is_told_the_third_time(self, told: Callable[..., list[str]]) -> None:
         bad = {"coverage": 0.05}
-        assert [bool(text) for text in told(bad, bad, bad)] == [False, True, False]
-        assert told(bad, {}) == ["", ""]
+        assert [bool(text) for text in told(bad, bad, bad, bad)] == [False, False, True, False]
+        assert told(bad, bad, {}) == ["", "", ""]
 
     def test_d_has_won_when_it_does_so_twice_in_a_row(self, told: Callable[..., list[str]]) -> None:
         won = {"d_accuracy": 0.995}

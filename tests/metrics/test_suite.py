@@ -188,6 +188,13 @@ def test_a_perfect_generator_reaches_so_much_coverage(real: RealImages) -> None:
         assert suite.score(batches(draw(num, 2)), num)["coverage"] == pytest.approx(suite.reachable_coverage(num), abs=0.06)
 
 
+def test_real_images_that_are_all_the_same_are_no_reason_to_fail(real: RealImages) -> None:
+    grey = torch.full((60, 1, 8, 8), 128, dtype=torch.uint8)
+    suite = Suite(Quarters(), RealImages(grey, None, grey[:20], None, 4, "grey", real.cache))
+    assert suite.floor(100)["fid"] == pytest.approx(0, abs=1e-9)
+    assert suite.score(batches(grey), 60)["coverage"] == 1
+
+
 @pytest.mark.parametrize("num", [1, 2, 5, 6])
 def test_a_few_images_have_the_scores_that_they_can_have(num: int, real: RealImages) -> None:
     scores = scores_of(draw(num, 2), real)
