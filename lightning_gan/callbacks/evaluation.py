@@ -112,10 +112,10 @@ class Evaluation(EveryImages, Checkpoint):
         if not _best_checkpoint(trainer).exists():  # a resumed run has another folder, and a best of its own
             self.best_value = None
         # The last checkpoint is saved before an evaluation that is due with it: a run that was killed in that one does it now.
-        if self.is_due(trainer, pl_module) and self.evaluated_at != pl_module.images_seen:
+        if self._is_due(pl_module) and self.evaluated_at != pl_module.images_seen:
             self.act(trainer, pl_module)
 
-    def is_due(self, trainer: Trainer, gan: GAN) -> bool:
+    def _is_due(self, gan: GAN) -> bool:
         seen, batch = gan.images_seen, self._data.batch_size
         return self.every_images > 0 and seen // self.every_images > max(0, seen - batch) // self.every_images
 
