@@ -26,7 +26,7 @@ def table(scores: dict[str, float], floor: dict[str, float], record: dict[str, A
         floor: the same of held-out real images; may be empty.
         record: what the scores were made with. Of its values are shown `data`, `real` (its `fingerprint`), `extractor` (its
             `name` and `digest`), `samples` and `floor_samples` (numbers of images), `num_classes`, `device`, `seconds`, and if
-            they are there `source` (a file of samples) or `checkpoint`, `images_seen`, `seed`.
+            they are there `source` (a file of samples or a checkpoint), `images_seen`, `seed`.
 
     Returns:
         Lines of up to `WIDTH` characters, but for very long names.
@@ -165,7 +165,7 @@ def _joined(columns: list[list[str]]) -> list[str]:
 
 def _headings(floor: dict[str, float], record: dict[str, Any]) -> list[str]:
     """Say what was compared with what, and by what."""
-    origin = record.get("source") or record.get("checkpoint")
+    origin = record.get("source")
     seen, seed, extractor = record.get("images_seen"), record.get("seed"), record["extractor"]
     lines = [
         f"{record['samples']:,} images"

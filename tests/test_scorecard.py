@@ -31,7 +31,7 @@ RECORD = {
     "seed": 3,
     "device": "cpu",
     "seconds": 31.4,
-    "checkpoint": "runs/mnist-dcgan/0/checkpoints/best.ckpt",
+    "source": "runs/mnist-dcgan/0/checkpoints/best.ckpt",
     "images_seen": 1_500_000,
 }
 
@@ -79,7 +79,7 @@ def test_the_table() -> None:
 def test_the_table_of_little() -> None:
     scores = {"fid": 123.456, "kid": math.nan, "recall": 0.5, "modes": 7}
     other = record("inception", source="theirs.npz", data="CelebA", floor_samples=0)
-    del other["checkpoint"], other["images_seen"], other["seed"]
+    del other["images_seen"], other["seed"]
     assert scorecard.table(scores, {}, other).splitlines() == [
         "50,000 images of theirs.npz",
         "compared with CelebA (fingerprint abababababababab)",

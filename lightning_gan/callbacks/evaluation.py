@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -37,6 +37,7 @@ RANKING = [name for name, score in SCORES.items() if score.of_features and name 
 DISCRIMINATOR_IMAGES = 1024
 """Images of each kind that D is asked about."""
 
+C = TypeVar("C", bound=Callback)
 
 Result = tuple[dict[str, float], dict[str, float], dict[str, Any]]
 """Scores, those of held-out images, and what they were made with."""
@@ -83,6 +84,7 @@ class Evaluation(EveryImages, Checkpoint):
         self.best_images_seen = 0
         self.evaluated_at = 0
         self.seconds = 0.0
+        self._best_of: list[Any] = []
         self._finite = True
         self._suite: Suite | None = None
 
@@ -99,6 +101,8 @@ class Evaluation(EveryImages, Checkpoint):
                 f"--evaluation.best {self.best} cannot be measured with the extractor {self._chosen.name} and these data. "
                 f"Take one of {', '.join(name for name in RANKING if name in measured)}."
             )
+        # What the best is the best of. The digest is taken once: it reads all of the extractor's weights.
+        self._best_of = [self.best, self._chosen.digest, self._real.fingerprint, self.num_samples]
         return reason
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -120,14 +124,15 @@ class Evaluation(EveryImages, Checkpoint):
         return self.every_images > 0 and seen // self.every_images > max(0, seen - batch) // self.every_images
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        interrupts = [callback for callback in _callbacks(trainer) if isinstance(callback, StopOnInterrupt)]
-        if not any(callback.interrupted for callback in interrupts):  # who interrupts a run does not want to wait
+        if not any(
+            callback.interrupted for callback in _callbacks(trainer, StopOnInterrupt)
+        ):  # who interrupts a run does not want to wait
             super().on_train_end(trainer, pl_module)
 
     def act(self, trainer: Trainer, gan: GAN) -> None:
         if self.num_samples == 0:
             return
-        healths = [callback for callback in _callbacks(trainer) if isinstance(callback, Health)]
+        healths = _callbacks(trainer, Health)
         for health in healths:
             health.check(trainer, gan)  # first, or a score would be the one to trip over what is not finite
         started = time.monotonic()
@@ -177,7 +182,7 @@ class Evaluation(EveryImages, Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         return {
             "evaluated_at": self.evaluated_at,
-            "best": self._best_of(),
+            "best": self._best_of,
             "value": self.best_value,
             "images_seen": self.best_images_seen,
         }
@@ -185,13 +190,9 @@ class Evaluation(EveryImages, Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.evaluated_at = state_dict["evaluated_at"]
         # Scores of other kinds do not compare; and a rollback does not undo a better one, which is on disk.
-        known = state_dict["best"] == self._best_of() and state_dict["value"] is not None
+        known = state_dict["best"] == self._best_of and state_dict["value"] is not None
         if known and self._is_better(state_dict["value"]):
             self.best_value, self.best_images_seen = state_dict["value"], state_dict["images_seen"]
-
-    def _best_of(self) -> list[Any]:
-        """Say what the best is the best of."""
-        return [self.best, self._chosen.digest, self._real.fingerprint, self.num_samples] if hasattr(self, "_chosen") else []
 
     @property
     def best_name(self) -> str:
@@ -240,7 +241,7 @@ class Evaluation(EveryImages, Checkpoint):
         self._finite = True
         scores = self._suite_of(trainer).score(self._samples(trainer, gan, average, num, seed), num)
         if not trainer.strategy.reduce_boolean_decision(self._finite):  # told here, where all processes are
-            healths = [callback for callback in _callbacks(trainer) if isinstance(callback, Health)]
+            healths = _callbacks(trainer, Health)
             if healths and trainer.state.fn == TrainerFn.FITTING:
                 healths[0].stop(trainer, gan, "generated images are not finite")
             raise NotFinite
@@ -292,9 +293,9 @@ class Evaluation(EveryImages, Checkpoint):
         return self._suite
 
 
-def _callbacks(trainer: Trainer) -> list[Callback]:
+def _callbacks(trainer: Trainer, kind: type[C]) -> list[C]:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # a connector sets it
-    return callbacks
+    return [callback for callback in callbacks if isinstance(callback, kind)]
 
 
 def _best_checkpoint(trainer: Trainer) -> Path:

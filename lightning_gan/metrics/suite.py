@@ -45,10 +45,11 @@ class Suite:
 
     def __init__(self, extractor: Extractor, real: RealImages, device: torch.device | str = "cpu") -> None:
         self.extractor = extractor.to("cpu" if torch.device(device).type == "mps" else device)
-        _check_same(extractor.digest)
+        digest = extractor.digest
+        _check_same(digest)
         self.reference = Reference.of(real, extractor)
         self.record = {
-            "extractor": {"name": extractor.name, "digest": extractor.digest, **extractor.settings},
+            "extractor": {"name": extractor.name, "digest": digest, **extractor.settings},
             "real": {"fingerprint": real.fingerprint, "train": len(real.train), "held_out": len(real.held_out)},
             "bank": BANK_ROWS,
             "neighbours": NEIGHBOURS,
