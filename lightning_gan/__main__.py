@@ -43,9 +43,7 @@ def main(args: Sequence[str] | None = None) -> int:
             case ["fit" | "validate" | "test", *_]:
                 from lightning_gan.cli import CLI
 
-                cli = CLI.run(args)
-                if cli.interrupt.interrupted:
-                    return 130
+                return CLI.run(args).exit_status
             case [command, *_]:
                 raise UserError(
                     f"There is no command '{command}'. The commands are fit, validate, test, evaluate, sample and interpolate."

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import signal
 import time
 import warnings
 from collections.abc import Sequence
@@ -20,17 +21,20 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from lightning_gan import processes
-from lightning_gan.callbacks import Evaluation, Health, ImagesProgressBar, LastCheckpoint, SampleGrid, StopOnInterrupt
+from lightning_gan import processes, slurm
+from lightning_gan.callbacks import Evaluation, Health, ImagesProgressBar, LastCheckpoint, SampleGrid, StopOnSignal
 from lightning_gan.callbacks.checkpoint import AtomicCheckpointIO
-from lightning_gan.callbacks.health import fit_with_rollbacks
+from lightning_gan.callbacks.rollback import fit_with_rollbacks
+from lightning_gan.checkpoints import read_checkpoint
 from lightning_gan.configuration import ConfigFile
 from lightning_gan.data import DataModule
 from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
+from lightning_gan.launching import launch
 from lightning_gan.options import ReadableErrors, innermost
-from lightning_gan.run_folder import RUNS, make_run_folder
-from lightning_gan.sampling import read_checkpoint
+from lightning_gan.resuming import NothingLeft, Resumed, configuration_of, run_to_resume
+from lightning_gan.run_folder import DONE, REQUEUE, RUNS, Claim, make_run_folder
+from lightning_gan.summary import whereabouts
 from lightning_gan.tracking import MetricsCSV, WandbMode, start_wandb
 
 DEFAULT_RUN = Path(__file__).with_name("default.yaml")
@@ -40,11 +44,13 @@ DEFAULT_TRAINER = {
     "limit_val_batches": 0,  # the Evaluation callback measures, by its own clock
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
+    "sync_batchnorm": True,  # their number is not part of the experiment
 }
 ONE_BATCH = range(1)
 """What Lightning loops over in `validate` and `test`, to call the Evaluation callback, which finds its images itself."""
 PRECISIONS = (None, 32, "32", "32-true", "bf16-mixed", "16-mixed")
 UNHELPFUL_WARNINGS = [
+    "The .srun. command is available on your system but is not used",  # there need be no cluster to use it for
     "The number of training batches",  # fewer than log_every_n_steps: ours counts across epochs
     "Found .* module.* in eval mode at the start of training",  # the averaged generator, on purpose
     # Between Lightning and jsonargparse, until the latter's version 5.
@@ -60,8 +66,8 @@ class Parser(ReadableErrors, LightningArgumentParser):
     pass
 
 
-class SaveConfig(SaveConfigCallback):
-    """Saves the whole configuration of a training run in its folder, and to W&B."""
+class LogConfig(SaveConfigCallback):
+    """Tells the loggers the whole configuration of a training run."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if stage == "fit":
@@ -77,8 +83,10 @@ class CLI(LightningCLI):
     """`fit`, `validate` and `test`."""
 
     run_dir: Path | None = None
+    claim: Claim | None = None
     extractor = "none"
     checkpoint: dict[str, Any] | None = None
+    resumed: Resumed | None = None
 
     @classmethod
     def run(cls, args: Sequence[str]) -> Self:
@@ -99,8 +107,8 @@ class CLI(LightningCLI):
                 auto_configure_optimizers=False,
                 trainer_defaults=DEFAULT_TRAINER,
                 parser_class=Parser,
-                save_config_callback=SaveConfig,
-                save_config_kwargs={"overwrite": True},
+                save_config_callback=LogConfig,
+                save_config_kwargs={"save_to_log_dir": False},
                 args=list(args),
             )
         except MisconfigurationException as error:
@@ -111,13 +119,15 @@ class CLI(LightningCLI):
                 torch.distributed.destroy_process_group()
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, with the default run as the first configuration file.
+        """Parse, with the default run as the first configuration file, and that of a run to resume as the second.
 
-        As the parser's own defaults its values would be carried over to whatever other class is chosen.
+        As the parser's own defaults their values would be carried over to whatever other class is chosen.
         """
         command, *options = args
-        self.config = parser.parse_args([command, "--config", str(DEFAULT_RUN), *options])
-        del self.config[command].config[0]
+        run = run_to_resume(options)
+        files = [DEFAULT_RUN] if run is None else [DEFAULT_RUN, configuration_of(run)]
+        self.config = parser.parse_args([command, *(f"--config={file}" for file in files), *options])
+        del self.config[command].config[: len(files)]
         if self.config[command].seed_everything < 0:
             raise UserError(f"--seed_everything must not be negative, and is {self.config[command].seed_everything}.")
 
@@ -149,6 +159,12 @@ class CLI(LightningCLI):
             "--run_dir", type=str | None, help="The run's folder, new or empty; by default runs/<name>/<number>."
         )
         parser.add_argument(
+            "--resume",
+            type=str | None,
+            metavar="RUN",
+            help="Go on with the run in this folder, with its configuration, from its last checkpoint; other options win.",
+        )
+        parser.add_argument(
             "--wandb",
             type=WandbMode,
             default="auto",
@@ -168,8 +184,13 @@ class CLI(LightningCLI):
         """Leave the configuration alone: LightningCLI would let the checkpoint's values win over the user's."""
 
     def before_instantiate_classes(self) -> None:
-        self.interrupt = StopOnInterrupt()
+        self.interrupt = StopOnSignal()
         config = self.config[self.subcommand]
+        if config.resume:
+            if config.run_dir or config.ckpt_path or self.subcommand != "fit":
+                raise UserError("--resume is for `fit` alone, and stays in the run's folder: no --run_dir and no --ckpt_path.")
+            self.resumed = Resumed(Path(config.resume), config.max_images)
+            config.ckpt_path = self.resumed.ckpt_path and str(self.resumed.ckpt_path)
         if self.subcommand != "fit" and not config.ckpt_path:
             raise UserError(f"{self.subcommand} needs --ckpt_path RUN/checkpoints/best.ckpt, the checkpoint to score.")
         if config.ckpt_path:
@@ -203,51 +224,72 @@ class CLI(LightningCLI):
             config.limit_val_batches = None
             return super().instantiate_trainer(logger=config.logger or False, **kwargs)
         config.callbacks = [*config.callbacks, self.interrupt]
-        kwargs["max_steps"] = self._max_steps(config.max_steps)
-        kwargs["plugins"] = [AtomicCheckpointIO(), *(config.plugins or [])]
-        if config.strategy == "auto" and (config.devices not in (1, "1") or config.num_nodes > 1):
-            kwargs["strategy"] = "ddp_find_unused_parameters_true"  # each backward reaches one of the two networks
+        kwargs["max_steps"] = self._max_steps(config)
+        processes, plugins = launch(config)
+        kwargs |= processes
+        plugins += config.plugins or []
         if config.fast_dev_run:
-            return super().instantiate_trainer(logger=False, **kwargs)
+            return super().instantiate_trainer(logger=False, plugins=plugins, **kwargs)
         _ = self.datamodule.prepared  # what is wrong with the data or the extractor is said before there is a run folder
+        if self.resumed is not None:
+            self.resumed.check_data(self.datamodule)
         if evaluation.num_samples:
             self.extractor = evaluation.prepare(self.datamodule)
-        return self._instantiate_with_run_dir(config.logger, **kwargs)
+        return self._instantiate_with_run_dir(config.logger, plugins, **kwargs)
 
-    def _max_steps(self, given: int) -> int:
+    def _max_steps(self, config: Any) -> int:
         """Translate `max_images` to steps, counted from the checkpoint on if there is one."""
-        images, images_before, steps_before = self._get(self.config, "max_images"), 0, 0
+        images: int = self._get(self.config, "max_images")
+        given: int = config.max_steps
+        images_before = steps_before = 0
         if self.checkpoint is not None:
             images_before, steps_before = self.checkpoint["lightning_gan"]["images_seen"], self.checkpoint["global_step"]
+            nothing_left = images <= images_before or -1 < given <= steps_before
+            if self.resumed is not None and nothing_left:  # it was killed between its last step and its end
+                config.callbacks = [*config.callbacks, NothingLeft()]
+                return int(steps_before) + 1
             if images <= images_before:
                 raise UserError(f"The checkpoint has seen {images_before:,} images already. Raise --max_images={images}.")
-            if given != -1 and given <= steps_before:
+            if nothing_left:
                 raise UserError(f"The checkpoint has taken {steps_before:,} steps already. Raise --trainer.max_steps={given}.")
         steps: int = steps_before + math.ceil((images - images_before) / self.datamodule.batch_size)
         return steps if given == -1 else min(steps, given)
 
-    def _instantiate_with_run_dir(self, loggers: Any, **kwargs: Any) -> Trainer:
+    def _instantiate_with_run_dir(self, loggers: Any, plugins: list[Any], **kwargs: Any) -> Trainer:
         config = self.config[self.subcommand]
         config.name = config.name or "-".join(Path(file).stem for file in config.config or []) or "digits-dcgan"
-        if _rank() == 0:
-            self.run_dir = make_run_folder(config.name, config.run_dir)
-            os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
+        chosen = config.run_dir
+        for place in ("run_dir", "ckpt_path", "resume"):
+            del config[place]  # the saved configuration repeats the run elsewhere, and from the start
+        if self.resumed is not None:
+            self.run_dir = self.resumed.folder
+        elif _rank() == 0:
+            self.run_dir = make_run_folder(config.name, chosen)
         else:  # only rank 0 writes
-            self.run_dir = Path(config.run_dir or os.environ.get(RUN_DIR_VARIABLE, RUNS))
-        chosen = config.run_dir is not None
-        del config["run_dir"], config["ckpt_path"]  # the saved configuration repeats the run elsewhere, and from the start
+            self.run_dir = Path(chosen or os.environ.get(RUN_DIR_VARIABLE, RUNS))
+        self.claim = Claim(self.run_dir)
         theirs = loggers if isinstance(loggers, list) else [loggers] if isinstance(loggers, Logger) else []
+        metrics = MetricsCSV(self.run_dir, self.resumed.metrics_rows if self.resumed else 0, self.claim)
         try:
             trainer = super().instantiate_trainer(
-                default_root_dir=self.run_dir, logger=[MetricsCSV(self.run_dir), *theirs], **kwargs
+                default_root_dir=self.run_dir,
+                logger=[metrics, *theirs],
+                plugins=[AtomicCheckpointIO(self.claim), *plugins],
+                **kwargs,
             )
             self.datamodule.check_share(trainer.world_size)
         except Exception:
-            if _rank() == 0 and not chosen:
+            if _rank() == 0 and self.resumed is None and chosen is None:
                 self.run_dir.rmdir()  # there is nothing in it yet
             raise
-        if _rank() == 0 and not any(isinstance(logger, WandbLogger) for logger in theirs):
-            trainer.loggers = [*trainer.loggers, *start_wandb(self.run_dir, config.name, config.wandb)]
+        if _rank() == 0:
+            os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
+            self.claim.take(self._parser(self.subcommand).dump(config, skip_none=False))
+            if self.resumed is not None:
+                self.resumed.clear_away()
+                metrics.cut_back()
+            if not any(isinstance(logger, WandbLogger) for logger in theirs):
+                trainer.loggers = [*trainer.loggers, *start_wandb(self.run_dir, config.name, config.wandb)]
         return trainer
 
     def fit(self, model: GAN, datamodule: DataModule, **kwargs: Any) -> None:
@@ -257,9 +299,13 @@ class CLI(LightningCLI):
         fit_with_rollbacks(self.trainer, model, datamodule, health, **kwargs)
         seconds = time.monotonic() - started - evaluation.seconds
         images = model.images_seen - (self.checkpoint["lightning_gan"]["images_seen"] if self.checkpoint else 0)
-        verb = "Stopped after" if self.interrupt.interrupted else "Trained on"
+        verb = "Stopped after" if self.interrupt.received else "Trained on"
         self._say(f"\n{verb} {images:,} images in {timedelta(seconds=round(seconds))} ({images / seconds:,.0f} images/s).")
-        self._summarize()
+        if self.run_dir is not None and self.trainer.is_global_zero:
+            for line in whereabouts(self.run_dir, evaluation, self.trainer.loggers):
+                self._say(line)
+        if self.claim is not None and self.trainer.is_global_zero and self.interrupt.received != signal.SIGINT:
+            self.claim.mark(DONE if self.interrupt.received is None else REQUEUE)
 
     def validate(self, model: GAN, datamodule: DataModule, **kwargs: Any) -> None:
         self._say(self.extractor)
@@ -278,40 +324,20 @@ class CLI(LightningCLI):
         steps, batch_size = self.trainer.max_steps, self.datamodule.batch_size
         if self.checkpoint is not None:
             steps -= self.checkpoint["global_step"]
+        if self.resumed is not None:
+            self._say(f"resumed        {self.resumed.describe(self.trainer.world_size)}")
+        elif self.checkpoint is not None:
             self._say(f"resumed        after {self.checkpoint['lightning_gan']['images_seen']:,} images")
         self._say(f"training       {steps * batch_size:,} images in {steps:,} steps of {batch_size}")
         if self.run_dir:
             self._say(f"scores         {self.extractor}")
             self._say(f"run folder     {self.run_dir}")
 
-    def _summarize(self) -> None:
-        """Say where everything is."""
-        if self.run_dir is None or not self.trainer.is_global_zero:
-            return
-        pictures = sorted(self.run_dir.glob("samples/[0-9]*.png"))
-        checkpoint = self.run_dir / "checkpoints" / "last.ckpt"
-        if pictures:
-            self._say(f"  samples      {pictures[-1]}")
-        if (self.run_dir / "metrics.csv").exists():
-            self._say(f"  metrics      {self.run_dir / 'metrics.csv'}")
-        if (self.run_dir / "scores.json").exists():
-            self._say(f"  scores       {self.run_dir / 'scores.json'}")
-        if checkpoint.exists():
-            self._say(f"  checkpoint   {checkpoint}")
-        evaluation = self._get(self.config_init, "evaluation")
-        if evaluation.best_value is not None:
-            best = f"{evaluation.best_name} {evaluation.best_value:.4g} after {evaluation.best_images_seen:,} images"
-            self._say(f"  best         {checkpoint.with_name('best.ckpt')}, {best}")
-            checkpoint = checkpoint.with_name("best.ckpt")
-        for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                run = logger.experiment
-                where = run.url if not run.offline else f"recorded offline; upload with: wandb sync {Path(run.dir).parent}"
-                self._say(f"  W&B          {where}")
-        if checkpoint.exists():
-            python = "uv run python" if "UV" in os.environ else "python"
-            sample = f"{python} -m lightning_gan sample --ckpt_path {checkpoint}"
-            self._say(f"  next         {sample} --num 1000 --output samples.npz")
+    @property
+    def exit_status(self) -> int:
+        """What the process ends with; under SLURM a run that is to be started again is no failure."""
+        received = self.interrupt.received
+        return 0 if received is None or (received != signal.SIGINT and slurm.under_slurm()) else 128 + received
 
     def _say(self, line: str) -> None:
         if self.trainer.is_global_zero:

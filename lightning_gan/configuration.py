@@ -35,7 +35,9 @@ def expand(path: Path, including: tuple[Path, ...] = ()) -> list[dict[str, Any]]
         raise UserError(f"The configuration {path} cannot be read: {getattr(error, 'strerror', error)}.") from error
     except yaml.YAMLError as error:
         raise UserError(f"The configuration {path} is not YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(content, dict):
+    except RecursionError as error:
+        raise UserError(f"The configuration {path} is nested too deeply.") from error
+    if not (isinstance(content, dict) and all(isinstance(key, str) for key in content)):
         raise UserError(f"The configuration {path} is not a mapping of keys to values.")
     if path.resolve() in including:
         raise UserError(f"The configuration {path} includes itself.")

@@ -1,6 +1,8 @@
 """Scores of images that any generator has made."""
 
+import json
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from lightning_gan.callbacks.evaluation import real_images, record_of
 from lightning_gan.cli import UNHELPFUL_WARNINGS
 from lightning_gan.configuration import ConfigFile
 from lightning_gan.data import DataModule
+from lightning_gan.errors import UserError
 from lightning_gan.metrics.extractors import Extractor, choose
 from lightning_gan.metrics.reference import BATCH_SIZE
 from lightning_gan.metrics.suite import Suite
@@ -37,13 +40,15 @@ def evaluate(
         data: the images they are compared with.
         extractor: what they are compared by; null = Inception if its weights are at hand and the images have colours, else a
             classifier if they have labels, else a random network.
-        output: file for the scores, by default SAMPLES.EXTRACTOR.scores.json; an older one is replaced.
+        output: file for the scores, by default SAMPLES.EXTRACTOR.scores.json; only older scores are replaced.
         device: such as cpu, cuda or cuda:1; auto takes the first GPU if there is one.
 
     Raises:
         UserError: the samples, the data or the extractor cannot be used.
     """
     started = time.monotonic()
+    if output is not None:
+        _check_output(output)
     file = open_samples(samples, data.image_shape)
     real = real_images(data)
     chosen, reason = choose(extractor, real)
@@ -55,6 +60,23 @@ def evaluate(
     facts = {"source": str(samples), "source_sha256": file.digest}
     record = facts | record_of(suite, data, len(file)) | {"seconds": round(time.monotonic() - started, 1)}
     scorecard.publish(output or Path(f"{samples}.{chosen.name}.scores.json"), scores, floor, record)
+
+
+def _check_output(path: Path) -> None:
+    """Refuse to write scores over anything but older scores.
+
+    Raises:
+        UserError: there is something else at the path.
+    """
+    if not os.path.lexists(path):
+        return
+    try:
+        scores = json.loads(path.read_text())
+        taken = not (isinstance(scores, dict) and "scores" in scores)
+    except (OSError, ValueError):
+        taken = True
+    if taken:
+        raise UserError(f"{path} exists already, and does not hold scores. Name another --output, or remove it first.")
 
 
 def _numbered(batches: Iterator[Tensor]) -> Iterator[tuple[int, Tensor]]:
@@ -71,7 +93,8 @@ class _Parser(ReadableErrors, ArgumentParser):
 class _DataOf(ConfigFile):
     def wanted(self, content: dict[str, Any]) -> dict[str, Any]:
         """Choose what a run's configuration says of the data and the extractor."""
-        found = {**content.get("evaluation", {}), **content}
+        of_a_run = content.get("evaluation")
+        found = {**(of_a_run if isinstance(of_a_run, dict) else {}), **content}
         return {name: found[name] for name in ("data", "extractor") if name in found}
 
 

@@ -1,6 +1,6 @@
 """The training of a GAN: D and G in turn, Goodfellow et al. 2014, Algorithm 1."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, cast
@@ -18,8 +18,9 @@ from lightning_gan.ema import AveragedGenerator, in_words
 from lightning_gan.errors import UserError
 from lightning_gan.losses import AdversarialLoss
 from lightning_gan.networks.base import Discriminator, Generator, StyleGenerator, call_frozen
-from lightning_gan.penalties import CriticPass, GeneratorPenalty, Penalty, Term
-from lightning_gan.schedules import Schedule, at
+from lightning_gan.penalties import CriticPass, GeneratorPenalty, Penalty, due_at, named
+from lightning_gan.processes import mean_over_processes
+from lightning_gan.schedules import Schedule, at, set_option
 
 OptimizerCallable = Callable[[Iterable[Any]], Optimizer]
 
@@ -43,6 +44,9 @@ class GAN(LightningModule):
         generator_schedules: what G's optimizer changes with the images seen: `lr`, `beta1`, `beta2` or another of its settings.
         discriminator_schedules: the same for D's.
         critic_steps: training steps for each step of G.
+        accumulate: parts that each batch is computed in, one after the other, which saves memory. Their gradients add up to
+            the batch's; but what looks at a batch as a whole, as batch normalization, minibatch standard deviation and the
+            running means of penalties do, looks at each part by itself.
         ema_half_life: half-life of the averaged generator, in images; a number or a schedule.
         further_half_lives: half-lives of further averages, in images, which are scored beside the first.
         generator_clip_norm: largest norm of G's gradient; a longer one is scaled down to it.
@@ -70,6 +74,7 @@ class GAN(LightningModule):
         generator_schedules: dict[str, Schedule] | None = None,
         discriminator_schedules: dict[str, Schedule] | None = None,
         critic_steps: int = 1,
+        accumulate: int = 1,
         ema_half_life: float | Schedule = 10_000,
         further_half_lives: list[float] | None = None,
         generator_clip_norm: float | None = None,
@@ -79,6 +84,8 @@ class GAN(LightningModule):
         super().__init__()
         if critic_steps < 1:
             raise ValueError(f"critic_steps must be at least 1, not {critic_steps}")
+        if accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, not {accumulate}")
         for name, norm in {"generator": generator_clip_norm, "discriminator": discriminator_clip_norm}.items():
             if norm is not None and norm <= 0:
                 raise ValueError(f"{name}_clip_norm must be positive, not {norm}")
@@ -97,8 +104,8 @@ class GAN(LightningModule):
             {in_words(half_life): AveragedGenerator(generator, half_life) for half_life in further_half_lives or []}
         )
         self.loss = loss
-        self.penalties = _named(penalties)
-        self.generator_penalties = _named(generator_penalties)
+        self.penalties = named(penalties)
+        self.generator_penalties = named(generator_penalties)
         self.constraint = constraint
         self.augment = augment
         # A penalty may hold one too.
@@ -108,6 +115,7 @@ class GAN(LightningModule):
         self.generator_optimizer = generator_optimizer
         self.discriminator_optimizer = discriminator_optimizer
         self.critic_steps = critic_steps
+        self.accumulate = accumulate
         self.generator_clip_norm = generator_clip_norm
         self.discriminator_clip_norm = discriminator_clip_norm
         self.seed = seed
@@ -120,8 +128,7 @@ class GAN(LightningModule):
         """Update D, and at every `critic_steps`-th step G and its average. Returns this step's scalars, on the device."""
         real, y, *_ = batch
         step = self.trainer.global_step
-        randomness.reseed(self.training_seed, "step", step, self.global_rank)
-        self._follow_schedules(self.trainer.optimizers)
+        randomness.reseed(self.training_seed, "step", step, rank=self.global_rank)
 
         images_before = self.images_seen
         scalars = self.discriminator_step(real, y, step)
@@ -130,56 +137,62 @@ class GAN(LightningModule):
             for average in cast(list[AveragedGenerator], [self.average, *self.further_averages.values()]):
                 average.update(self.generator, self.critic_steps * (self.images_seen - images_before), self.images_seen)
 
+        self._follow_schedules(self.trainer.optimizers)  # now, and not when the next step begins, for a checkpoint to have it
         self.scalars |= scalars
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # a connector sets it
-        if every and (step + 1) % every == 0:  # a call of log_dict costs as much as a small network's step
-            self.log_dict({**self.scalars, **self._settings(), "images_seen": self._images_seen()})
+        if every and (step + 1) % every == 0:
+            self._log(step)
         return scalars
 
     def discriminator_step(self, real: Tensor, y: Tensor | None, step: int) -> dict[str, Tensor]:
         """Update D at real images (N, C, H, W) and as many generated ones."""
-        due = _due(self.penalties, step)
-        with torch.no_grad():
-            fake = call_frozen(self.generator, self.latents("discriminator", step, len(real)), y).float()
-        real, fake = (x.detach().requires_grad_(bool(due)) for x in (real, fake))
+        due = due_at(self.penalties, step)
+        weights = {name: self.changes.penalty * at(penalty.weight, self.images_seen) for name, penalty in due.items()}
+        real_logits = []
 
-        with self._full_precision() if due else nullcontext():
-            p = critique(self.discriminator, self.augment, real, fake, y)
-            adversarial = self.loss.discriminator(p.real_logits, p.fake_logits).mean()
-            weights = {name: self.changes.penalty * at(penalty.weight, self.images_seen) for name, penalty in due.items()}
-            terms = {name: weights[name] * penalty(p).mean() for name, penalty in due.items()}
-        loss = adversarial + sum(due[name].every * term for name, term in terms.items())
+        def part(real: Tensor, z: Tensor, y: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+            with torch.no_grad():
+                fake = call_frozen(self.generator, z, y).float()
+            real, fake = (x.detach().requires_grad_(bool(due)) for x in (real, fake))
+
+            with self._full_precision() if due else nullcontext():
+                p = critique(self.discriminator, self.augment, real, fake, y)
+                adversarial = self.loss.discriminator(p.real_logits, p.fake_logits).mean()
+                terms = {name: weights[name] * penalty(p).mean() for name, penalty in due.items()}
+            loss = adversarial + sum(due[name].every * term for name, term in terms.items())
+            real_logits.append(p.real_logits.detach())
+            scalars = {"loss/discriminator": adversarial} | {f"penalty/{name}": term for name, term in terms.items()}
+            return loss, scalars | {"logits/real": p.real_logits.mean(), "logits/fake": p.fake_logits.mean()}
 
         # Lightning counts each call of an optimizer's `step` as a training step. D takes one in every training step, so
         # that D's are the ones to count.
-        optimizer = self._backward(0, loss)
+        optimizer, scalars = self._backward(0, part, real, self.latents("discriminator", step, len(real)), y)
         optimizer.step()
         if self.constraint is not None:
             self.constraint(self.discriminator)
         self.images_seen += len(real) * self.trainer.world_size
         for augmentation in self.augmentations:
-            augmentation.update(p.real_logits.detach(), self.images_seen)
-        scalars = {"loss/discriminator": adversarial, "logits/real": p.real_logits.mean(), "logits/fake": p.fake_logits.mean()}
-        scalars |= {f"penalty/{name}": term for name, term in terms.items()}
-        return {name: scalar.detach() for name, scalar in scalars.items()}
+            augmentation.update(torch.cat(real_logits), self.images_seen)
+        return scalars
 
     def generator_step(self, real: Tensor, y: Tensor | None, step: int) -> dict[str, Tensor]:
         """Update G through D, which stays as it is."""
-        z = self.latents("generator", step, len(real))
-        critic = _critic(partial(call_frozen, self.discriminator), self.augment, y)
-        fake_logits = critic(self.generator(z, y))
-        real_logits = critic(real) if self.loss.generator_sees_real else fake_logits
-        adversarial = self.loss.generator(real_logits, fake_logits).mean()
+        due = due_at(self.generator_penalties, step // self.critic_steps)
 
-        due = _due(self.generator_penalties, step // self.critic_steps)
-        with self._full_precision() if due else nullcontext():
-            terms = {name: at(p.weight, self.images_seen) * p(self.generator, z, y).mean() for name, p in due.items()}
-        loss = adversarial + sum(due[name].every * term for name, term in terms.items())
+        def part(real: Tensor, z: Tensor, y: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+            critic = _critic(partial(call_frozen, self.discriminator), self.augment, y)
+            fake_logits = critic(self.generator(z, y))
+            real_logits = critic(real) if self.loss.generator_sees_real else fake_logits
+            adversarial = self.loss.generator(real_logits, fake_logits).mean()
 
-        optimizer = self._backward(1, loss)
+            with self._full_precision() if due else nullcontext():
+                terms = {name: at(p.weight, self.images_seen) * p(self.generator, z, y).mean() for name, p in due.items()}
+            loss = adversarial + sum(due[name].every * term for name, term in terms.items())
+            return loss, {"loss/generator": adversarial} | {f"generator_penalty/{name}": term for name, term in terms.items()}
+
+        optimizer, scalars = self._backward(1, part, real, self.latents("generator", step, len(real)), y)
         self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)  # as optimizer.step(), but not counted
-        scalars = {"loss/generator": adversarial} | {f"generator_penalty/{name}": term for name, term in terms.items()}
-        return {name: scalar.detach() for name, scalar in scalars.items()}
+        return scalars
 
     def latents(self, purpose: str, step: int, n: int) -> Tensor:
         """Draw this process' share of a step's latents: (n, latent_dim).
@@ -246,7 +259,7 @@ class GAN(LightningModule):
         """Set what the optimizers change with the images seen."""
         for optimizer, settings in zip(optimizers, self._scheduled().values(), strict=True):
             for name, value in settings.items():
-                _set(optimizer, name, value)
+                set_option(optimizer, name, value)
 
     def _scheduled(self) -> dict[str, dict[str, float]]:
         schedules = {"discriminator": self.discriminator_schedules, "generator": self.generator_schedules}
@@ -256,22 +269,63 @@ class GAN(LightningModule):
             for network, scheduled in schedules.items()
         }
 
-    def _settings(self) -> dict[str, float | Tensor]:
+    def _settings(self) -> dict[str, float]:
         """Tell what changes as training goes on, for the loggers."""
-        settings: dict[str, float | Tensor] = {
+        settings = {
             f"{name}/{network}": value for network, scheduled in self._scheduled().items() for name, value in scheduled.items()
         }
-        return settings if self.augment is None else settings | {"augment/p": self.augment.p}
+        return settings if self.augment is None else settings | {"augment/p": float(self.augment.p)}
 
-    def _backward(self, index: int, loss: Tensor) -> LightningOptimizer:
+    def _backward(
+        self, index: int, part: Callable[..., tuple[Tensor, dict[str, Tensor]]], *batch: Tensor | None
+    ) -> tuple[LightningOptimizer, dict[str, Tensor]]:
+        """Set an optimizer's gradients to those of the batch's mean loss, computed part by part.
+
+        Args:
+            index: of the optimizer.
+            part: returns the mean loss of a part of the batch, and the scalars to log.
+
+        Returns:
+            The optimizer, and the means of the scalars.
+
+        Raises:
+            UserError: the parts would not be of one size.
+        """
+        (n,) = {len(x) for x in batch if x is not None}
+        if n % self.accumulate:
+            raise UserError(
+                f"--model.accumulate={self.accumulate} does not divide the {n} images of a batch that a process has. "
+                "Take a number that does, or another --data.batch_size."
+            )
         optimizer: LightningOptimizer = self.optimizers()[index]  # type: ignore[index]  # there are always two
         optimizer.zero_grad()
-        self.manual_backward(loss)
-        return optimizer
+        parts = [(None,) * self.accumulate if x is None else x.chunk(self.accumulate) for x in batch]
+        of_parts = []
+        for pieces in zip(*parts, strict=True):
+            loss, scalars = part(*pieces)
+            self.manual_backward(loss / self.accumulate)
+            of_parts.append({name: scalar.detach() for name, scalar in scalars.items()})
+        return optimizer, {name: torch.stack([scalars[name] for scalars in of_parts]).mean() for name in of_parts[0]}
 
-    def _images_seen(self) -> Tensor:
-        """Give the clock to the loggers without rounding it."""
-        return torch.tensor(self.images_seen, dtype=torch.float64)
+    def _log(self, step: int) -> None:
+        """Log a row of the latest scalars, each the mean over the processes.
+
+        At once and not by `self.log`, which would keep it until this step's callbacks are done: a checkpoint that one of them
+        saves comes after the row of its step. It would also cost as much as a small network's step.
+        """
+        row = self.latest()
+        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in row.items()})
+        row |= self._settings()
+        for logger in self.trainer.loggers:
+            logger.log_metrics({**row, "images_seen": self.images_seen, "epoch": self.current_epoch}, step=step)
+            logger.save()
+
+    def latest(self) -> dict[str, float]:
+        """Read the latest scalars, each the mean over the processes. To be called in all of them."""
+        if not self.scalars:
+            return {}
+        values = mean_over_processes(torch.stack([scalar.to(self.device) for scalar in self.scalars.values()]).float())
+        return dict(zip(self.scalars, values.tolist(), strict=True))
 
     def _full_precision(self) -> AbstractContextManager[Any]:
         """Switch autocast off: the gradient of a gradient is several per cent off in bfloat16."""
@@ -291,26 +345,3 @@ def critique(
 
 def _critic(discriminator: Callable[..., Tensor], augment: Augmentation | None, y: Tensor | None) -> Critic:
     return lambda x: discriminator(x if augment is None else augment(x), y).float()
-
-
-def _named(terms: Mapping[str, Term] | None) -> nn.ModuleDict:
-    try:
-        return nn.ModuleDict(terms or {})
-    except KeyError as error:  # such as `keys`, which is a method of the dictionary
-        raise ValueError(f"a penalty needs another name: {error.args[0]}") from None
-
-
-def _due(terms: nn.ModuleDict, step: int) -> dict[str, Term]:
-    """Pick the penalties whose turn it is."""
-    return {name: term for name, term in terms.items() if isinstance(term, Term) and step % term.every == 0}
-
-
-def _set(optimizer: Optimizer, name: str, value: float) -> None:
-    """Set a setting of an optimizer by name; `beta1` and `beta2` are the two of Adam's betas."""
-    for group in optimizer.param_groups:
-        if name in ("beta1", "beta2") and "betas" in group:
-            group["betas"] = (value, group["betas"][1]) if name == "beta1" else (group["betas"][0], value)
-        elif isinstance(group.get(name), int | float) and not isinstance(group[name], bool):
-            group[name] = value
-        else:
-            raise UserError(f"{type(optimizer).__name__} has no '{name}' to schedule.")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_gan import images, randomness
 from lightning_gan.errors import UserError
+from lightning_gan.files import written_aside
 from lightning_gan.sampling import (
     check_new,
     check_truncation,
@@ -22,9 +23,9 @@ from lightning_gan.sampling import (
     cycle_labels,
     find_device,
     generate,
+    import_own,
     load_generator,
     progress,
-    written_aside,
 )
 
 MAX_IMAGES = 100_000
@@ -65,6 +66,7 @@ def interpolate(
     half_life: float | None = None,
     batch_size: PositiveInt = 256,
     device: str = "auto",
+    module: str | None = None,
 ) -> None:
     """Walk between latents of the averaged generator of a checkpoint.
 
@@ -84,11 +86,13 @@ def interpolate(
         half_life: of the average to take, in images, if the run kept further ones.
         batch_size: images generated at a time.
         device: such as cpu, cuda or cuda:1; auto takes the first GPU if there is one.
+        module: that defines the generator's class, where that is one of your own.
     """
     kind = output.suffix.lower()
     if kind not in (".png", *_FILMS):
         raise UserError(f"--output {output} must end in .png, .gif or .mp4.")
-    check_new(output)
+    check_new(output, file=True)
+    import_own(module)
     if num is None:
         num = 8 if kind in _FILMS else 2
     if num < 2:

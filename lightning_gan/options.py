@@ -10,6 +10,8 @@ from jsonargparse import ArgumentParser as ClassParser
 
 from lightning_gan.errors import UserError
 
+_SUBCOMMAND = re.compile("^(--)?((fit|validate|test)[.])?")
+
 
 class ReadableErrors(ArgumentParser):
     """A mix-in for jsonargparse's parsers: raises `UserError` with a sentence instead of printing the usage and a report."""
@@ -42,7 +44,7 @@ def explain(message: str, options: list[str]) -> str:
     if match := re.search(r"class_path '[\w.]+\.(\w+)':\s*the following arguments are required: (.+)", message):
         return f"{match[1]} needs to be told its {match[2].strip().replace(', ', ' and ')}."
     if match := re.search(r"the following arguments are required: (.+)", message):
-        return f"What is missing: {', '.join('--' + name.strip().removeprefix('--') for name in match[1].split(','))}."
+        return f"What is missing: {', '.join('--' + _SUBCOMMAND.sub('', name.strip()) for name in match[1].split(','))}."
     keys = list(dict.fromkeys(key for key in re.findall(r'Parser key "([^"]+)"', message) if key != "config"))
     where = f"--{'.'.join(keys)}" if keys else "The configuration"
     if match := re.search(r"class_path '([\w.]+)':\s*(?:Option|Key|Group) '([\w.]+)' is not accepted", message):
@@ -50,14 +52,20 @@ def explain(message: str, options: list[str]) -> str:
         return f"{where}: {name} has no option '{match[2]}'.{_did_you_mean(match[2], _arguments(match[1]))}"
     if match := re.search(r"(?:Option|Key|Group) '([\w.]+)' (?:is not accepted|not accepted|does not accept.*)", message):
         return f"{where}: there is no option '{match[1]}'.{_did_you_mean('--' + match[1], options)}"
+    if match := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", message):
+        return f"{where}: {match[1]} is not a {match[2]}."
+    if match := re.search(r"Expected '?(\S+?)'? to be a callable that returns (\w+)", message):
+        return f"{where}: {match[1]} is not a {match[2]}."
     if match := re.search(r"Expected a dot import path string: (\S+)", message):
         return f"{where}: '{match[1]}' is neither the name of a class that fits here nor a readable file."
-    if match := re.search(r"Expected an? (.+?)\. Got value: (.*)", message):
+    if match := re.search(r"Expected an? (.+?)\. Got value: (.*?)(?:\. Got value: .*)?$", message, re.MULTILINE):
         return f"{where} must be {_type_name(match[1])}, not '{match[2]}'."
     if match := re.search(r"Given value: NestedArg\(key='(\w+)', val='?(.*?)'?\)$", message):
         return f"{where}.{match[1]} cannot be '{match[2].replace('None', 'null')}'."
     if match := re.search(r"Subtypes: \[(.*?)\]\n.*Given value: (.*)", message, re.DOTALL):
         return f"{where} cannot be '{match[2]}': it takes {_type_name(match[1])}."
+    if match := re.search(r"Not a valid subclass of (\w+)\.?\s+Got value: (.*)", message):
+        return f"{where} must name a {match[1]} by its class, not '{match[2].strip()}'."
     if match := re.search(r"invalid literal for int\(\) with base 10: (.*)", message):
         return f"{where} must be a whole number, not {match[1]}."
     if match := re.search(r"Unable to load config '(.*?)'", message):

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_gan.networks.base import StyleGenerator
 from lightning_gan.processes import mean_over_processes
+from lightning_gan.randomness import rand, randn
 from lightning_gan.schedules import Schedule, extremes
 
 
@@ -103,8 +104,10 @@ class DRAGAN(Penalty):
         self.noise = noise
 
     def forward(self, p: CriticPass) -> Tensor:
-        delta = self.noise * p.real.detach().std() * torch.randn_like(p.real)  # (N, C, H, W)
-        return (_slope(p, p.real.detach() + delta) - 1).square()
+        real = p.real.detach()
+        mean, mean_square = mean_over_processes(torch.stack([real.mean(), real.square().mean()]))
+        delta = self.noise * (mean_square - mean**2).sqrt() * randn(*real.shape, device=real.device)  # (N, C, H, W)
+        return (_slope(p, real + delta) - 1).square()
 
 
 class LeCam(Penalty):
@@ -129,8 +132,9 @@ class LeCam(Penalty):
 
     def forward(self, p: CriticPass) -> Tensor:
         step = 1 - self.decay * self.started  # the first batch's mean is where the averages start
-        self.real_mean.lerp_(mean_over_processes(p.real_logits.mean()), step)
-        self.fake_mean.lerp_(mean_over_processes(p.fake_logits.mean()), step)
+        real_mean, fake_mean = mean_over_processes(torch.stack([p.real_logits.mean(), p.fake_logits.mean()]))
+        self.real_mean.lerp_(real_mean, step)
+        self.fake_mean.lerp_(fake_mean, step)
         self.started.fill_(1)
         return (p.real_logits - self.fake_mean.clone()).square() + (p.fake_logits - self.real_mean.clone()).square()
 
@@ -188,13 +192,31 @@ class PathLength(GeneratorPenalty):
 
     def forward(self, generator: StyleGenerator, z: Tensor, y: Tensor | None) -> Tensor:
         n = math.ceil(len(z) * self.batch_share)
-        w = generator.styles(z[:n], None if y is None else y[:n])  # (n, layers, style_dim)
+        rows = torch.arange(n, device=z.device) * len(z) // n  # spread, so that processes' shares are the batch's
+        w = generator.styles(z[rows], None if y is None else y[rows])  # (n, layers, style_dim)
         images = generator.synthesize(w)  # (n, C, H, W)
-        noise = torch.randn_like(images) / math.sqrt(images.shape[2] * images.shape[3])
+        noise = randn(*images.shape, device=images.device) / math.sqrt(images.shape[2] * images.shape[3])
         (gradient,) = torch.autograd.grad((images * noise).sum(), w, create_graph=True)
         length: Tensor = torch.linalg.vector_norm(gradient.sum(1), dim=1) / math.sqrt(w.shape[1])  # (n,); all layers share w
         self.mean.lerp_(mean_over_processes(length.mean()), self.decay)
         return (length - self.mean.clone()).square()
+
+
+def named(terms: Mapping[str, Term] | None) -> nn.ModuleDict:
+    """Collect terms by the names they are logged under.
+
+    Raises:
+        ValueError: a name cannot be a module's.
+    """
+    try:
+        return nn.ModuleDict(terms or {})
+    except KeyError as error:  # such as `keys`, which is a method of the dictionary
+        raise ValueError(f"a penalty needs another name: {error.args[0]}") from None
+
+
+def due_at(terms: nn.ModuleDict, step: int) -> dict[str, Term]:
+    """Pick the terms whose turn it is."""
+    return {name: term for name, term in terms.items() if isinstance(term, Term) and step % term.every == 0}
 
 
 def _gradient(logits: Tensor, images: Tensor) -> Tensor:
@@ -211,5 +233,5 @@ def _slope(p: CriticPass, images: Tensor) -> Tensor:
 
 def _between(real: Tensor, fake: Tensor) -> Tensor:
     """Draw one point on the line between each real and its generated image, uniformly: (N, C, H, W)."""
-    share = torch.rand(len(real), 1, 1, 1, device=real.device)  # (N, 1, 1, 1)
+    share = rand(len(real), 1, 1, 1, device=real.device)  # (N, 1, 1, 1)
     return torch.lerp(fake, real, share)

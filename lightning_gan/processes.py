@@ -8,6 +8,16 @@ from torch import Tensor
 from torch.distributed import all_reduce, broadcast_object_list, get_rank, get_world_size, is_available, is_initialized
 
 T = TypeVar("T")
+LOSS = (
+    "Connection closed by peer",  # gloo
+    "Connection reset by peer",
+    "Broken pipe",
+    "Timed out waiting",
+    "Application timeout caused pair closure",
+    "remote process exiting prematurely",  # NCCL
+    "Connection was likely closed",  # the store where processes meet
+)
+"""What the libraries beneath say when another process is gone."""
 
 
 def several() -> bool:
@@ -22,6 +32,14 @@ def mean_over_processes(x: Tensor) -> Tensor:
     total = x.detach().clone()
     all_reduce(total)
     return total / get_world_size()
+
+
+def is_lost(error: BaseException) -> bool:
+    """Say whether an error means that another process has ended, or hangs and was waited for for as long as the strategy does.
+
+    It is a collective operation's, and told by its words: gloo's have no class of their own.
+    """
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in LOSS)
 
 
 def from_first(compute: Callable[[], T], device: torch.device) -> T:

@@ -10,6 +10,9 @@ from hashlib import blake2b
 
 import torch
 from torch import Tensor
+from torch.distributed import get_rank, get_world_size
+
+from lightning_gan.processes import several
 
 BLOCK = 256
 """Latents are drawn in blocks of this many, so that the i-th latent does not depend on how many are asked for."""
@@ -25,17 +28,67 @@ def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Gene
     return torch.Generator(device).manual_seed(derive(*key))
 
 
-def reseed(*key: int | str) -> None:
-    """Seed the global generators by the key, for what draws from them: dropout, noise inputs, random augmentation.
+def reseed(*key: int | str, rank: int) -> None:
+    """Seed all further draws by the key.
+
+    `rand`, `randn` and `randint` draw alike in all processes; torch's global generators, for dropout and the like, are seeded
+    by the rank, too. A single process draws everything from the global ones.
 
     Cheaper than `torch.manual_seed`, which also visits back ends that are not in use.
     """
-    seed = derive(*key)
+    seed = derive(*key, rank)
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed(seed)
     if torch.backends.mps.is_available():
         torch.mps.manual_seed(seed)
+    _common.seed(derive(*key, 0))
+
+
+class _Common:
+    """One generator for each device, in the same state in all processes."""
+
+    def __init__(self) -> None:
+        self.seed(0)
+
+    def seed(self, seed: int) -> None:
+        self._seed = seed
+        self._generators: dict[torch.device, torch.Generator] = {}
+
+    def on(self, device: torch.device) -> torch.Generator:
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device).manual_seed(self._seed)
+        return self._generators[device]
+
+
+_common = _Common()
+
+
+def rand(n: int, *shape: int, device: torch.device) -> Tensor:
+    """Draw uniformly from [0, 1) for each of this process' n images of a batch: (n, ...).
+
+    What `rand`, `randn` and `randint` draw for the processes' images, one process after the other, is what a single process
+    draws that has all these images.
+    """
+    return _own_rows(n, lambda n, rng: torch.rand(n, *shape, device=device, generator=rng), device)
+
+
+def randn(n: int, *shape: int, device: torch.device) -> Tensor:
+    """Draw from a standard normal distribution for each image: (n, ...)."""
+    return _own_rows(n, lambda n, rng: torch.randn(n, *shape, device=device, generator=rng), device)
+
+
+def randint(low: int, high: int, n: int, *shape: int, device: torch.device) -> Tensor:
+    """Draw integers from `low` to `high - 1` for each image: int64 (n, ...)."""
+    return _own_rows(n, lambda n, rng: torch.randint(low, high, (n, *shape), device=device, generator=rng), device)
+
+
+def _own_rows(n: int, draw: Callable[[int, torch.Generator | None], Tensor], device: torch.device) -> Tensor:
+    """Draw for the images of all processes, and take this one's."""
+    if not several():
+        return draw(n, None)
+    first = get_rank() * n
+    return draw(n * get_world_size(), _common.on(device))[first : first + n]
 
 
 @lru_cache(maxsize=2)  # a batch may straddle two epochs

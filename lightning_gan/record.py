@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lightning_gan import __version__
+from lightning_gan.checkpoints import FORMAT
 from lightning_gan.errors import UserError
 from lightning_gan.networks.base import build
 
@@ -33,9 +34,12 @@ class Changes:
 def record_of(gan: "GAN") -> dict[str, Any]:
     return {
         "version": __version__,
+        "format": FORMAT,
+        "processes": gan.trainer.world_size,
         "images_seen": gan.images_seen,
         "seed": gan.seed,
         "changes": asdict(gan.changes),
+        "scalars": gan.latest(),
         "generator": gan.generator.record,
         "discriminator": gan.discriminator.record,
         "optimizers": _optimizers(gan),
@@ -77,7 +81,7 @@ def take_over(gan: "GAN", checkpoint: dict[str, Any]) -> None:
     check_fits(gan, checkpoint)
     record = checkpoint["lightning_gan"]
     gan.images_seen = record["images_seen"]
-    gan.scalars = {}
+    gan.scalars = {name: torch.tensor(value) for name, value in record.get("scalars", {}).items()}
     changes = Changes(**record.get("changes", {}))
     if changes.rollbacks >= gan.changes.rollbacks:  # if not, this is a rollback to before them
         gan.changes = changes

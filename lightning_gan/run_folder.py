@@ -1,11 +1,79 @@
 """The folder that a run owns."""
 
+import os
+import socket
+import uuid
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 from lightning_gan.errors import UserError
+from lightning_gan.files import write_text
 
 RUNS = Path("runs")
+CONFIG = "config.yaml"
+DONE = "DONE"
+"""Names the marker of a run that has come to its end."""
+REQUEUE = "REQUEUE"
+"""Names the marker of a run that was asked to stop, has saved everything, and is to be started again with `--resume`."""
+
+
+class Claim:
+    """A start's claim to its run folder, which ends where the run is started anew.
+
+    A node that a cluster has given up may still train, while the run has gone on elsewhere. What it would write stops here.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file = folder / ".claim"
+        self._claim = f"{uuid.uuid4()} {socket.gethostname()} {os.getpid()}"
+
+    def take(self, configuration: str) -> None:
+        """Claim the folder, whoever holds it, and clear away the markers of an earlier start.
+
+        Args:
+            configuration: the run's, as it is now.
+
+        Raises:
+            UserError: the folder cannot be written to.
+        """
+        try:
+            write_text(self.folder / CONFIG, configuration)
+            write_text(self._file, self._claim)
+            for marker in (DONE, REQUEUE):
+                (self.folder / marker).unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"The run folder {self.folder} cannot be written to: {error.strerror}.") from error
+
+    def check(self) -> None:
+        """Look whether it still holds; called before anything is written.
+
+        Raises:
+            UserError: it does not.
+        """
+        with suppress(FileNotFoundError):  # then there is nobody else
+            if (holder := self._file.read_text()) != self._claim:
+                _, host, process = holder.split()
+                raise UserError(
+                    f"{self.folder} was started anew, as process {process} on {host}. This one ends, and has written nothing "
+                    "since."
+                )
+
+    def mark(self, marker: str) -> None:
+        """Leave a marker for whoever watches the run.
+
+        Raises:
+            UserError: it cannot be written, or the claim has ended.
+        """
+        self.check()
+        try:
+            (self.folder / marker).touch()
+        except OSError as error:
+            raise UserError(f"The marker {self.folder / marker} could not be written: {error.strerror}.") from error
 
 
 def make_run_folder(name: str, chosen: str | None = None) -> Path:
@@ -22,7 +90,9 @@ def make_run_folder(name: str, chosen: str | None = None) -> Path:
         if chosen is not None:
             folder = Path(chosen)
             folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.iterdir()):
+            if (folder / CONFIG).exists():
+                raise UserError(f"The run folder {folder} has a run in it: --resume it, or name another with --run_dir.")
+            if any(path for path in folder.iterdir() if path.suffix != ".partial"):  # of a start that was killed at once
                 raise UserError(f"The run folder {folder} is not empty. Name another with --run_dir.")
             return folder
         parent = RUNS / name

@@ -1,5 +1,6 @@
 """Anyone's generated images, as they are kept on disk: an `.npz` or `.npy` file, or a folder of pictures."""
 
+import io
 import math
 import os
 import zipfile
@@ -12,7 +13,7 @@ from hashlib import file_digest, sha256
 from itertools import islice
 from lzma import LZMAError
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from lightning_gan.data.pictures import SUFFIXES, list_images
 from lightning_gan.errors import UserError
 
 Shape = tuple[int, int, int]
+
+MAX_HEADER = 10_000
+"""Bytes; that of an array of images has some hundred."""
 
 
 class SampleFile(ABC):
@@ -142,9 +146,7 @@ class _Array(SampleFile):
         return arrays[0]
 
     def _read_header(self, file: IO[bytes]) -> tuple[int, ...]:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = read(file)
+        shape, fortran_order, dtype = _read_npy_header(file)
         if dtype.hasobject:
             raise UserError(f"{self.path} holds pickled objects, which are never read: save one array of uint8.")
         if dtype != np.uint8:
@@ -225,6 +227,19 @@ class _Pictures(SampleFile):
             )
         if channels == 3 and image.mode.startswith(("1", "L", "I", "F")):
             raise UserError(f"{path} is grey, and the data is in colour: was it made from other data?")
+
+
+def _read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    length = file.read(2 if version == (1, 0) else 4)
+    if (size := int.from_bytes(length, "little")) > MAX_HEADER:  # compressed, a few bytes could be gigabytes
+        raise ValueError(f"its header of {size:,} bytes is too long")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    header = io.BytesIO(length + file.read(size))
+    try:
+        return read(header)
+    except Exception as error:  # it tokenizes and parses, which fails in as many ways
+        raise ValueError(f"its header cannot be read: {error}") from error
 
 
 @contextmanager

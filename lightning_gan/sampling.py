@@ -1,14 +1,13 @@
 """Images from a trained generator, with nothing but its checkpoint."""
 
+import importlib
 import math
-import pickle
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -19,8 +18,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lightning_gan import images, randomness
+from lightning_gan.checkpoints import read_checkpoint
 from lightning_gan.ema import in_words
 from lightning_gan.errors import UserError
+from lightning_gan.files import written_aside
 from lightning_gan.networks.base import Generator, StyleGenerator, build
 from lightning_gan.options import ReadableErrors
 
@@ -30,28 +31,6 @@ class NotFinite(UserError):  # noqa: N818  # says what is the matter, as its mes
 
     def __init__(self) -> None:
         super().__init__("The generator gives values that are not finite: its training diverged. Take an earlier checkpoint.")
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a training checkpoint, which can hold nothing but data.
-
-    Raises:
-        UserError: the file is missing, damaged or not a checkpoint of this project.
-    """
-    if not path.is_file():
-        raise UserError(f"There is no checkpoint {path}.")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        known = {"lightning_gan", "state_dict"} <= checkpoint.keys()
-    except PermissionError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    except (OSError, RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is damaged, or not a checkpoint.") from error
-    except (AttributeError, TypeError):
-        known = False
-    if not known:
-        raise UserError(f"{path} is not a checkpoint of lightning_gan.")
-    return checkpoint
 
 
 def load_generator(ckpt_path: str | Path, half_life: float | None = None) -> Generator:
@@ -78,8 +57,26 @@ def load_generator(ckpt_path: str | Path, half_life: float | None = None) -> Gen
         if not isinstance(generator, Generator):
             raise ValueError(f"{type(generator).__name__} is not a generator")
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise UserError(f"The generator in {path} does not fit this version of its code: {error}") from error
+        raise UserError(f"The generator in {path} does not fit this version of its code: {_shortened(error)}") from error
     return generator.eval().requires_grad_(False)
+
+
+def _shortened(error: Exception) -> str:
+    """Give the head and the first of the many lines that torch has to say."""
+    return " ".join(" ".join(str(error).splitlines()[:2]).split())
+
+
+def import_own(module: str | None) -> None:
+    """Import the module that defines the generator's class, where that is one of the user's: a checkpoint cannot ask for it.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    try:
+        if module is not None:
+            importlib.import_module(module)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"--module {module} cannot be imported: {error}.") from error
 
 
 def check_truncation(generator: Generator, truncation: float | None) -> None:
@@ -180,6 +177,7 @@ def sample(
     half_life: float | None = None,
     batch_size: PositiveInt = 256,
     device: str = "auto",
+    module: str | None = None,
 ) -> None:
     """Generate images with the averaged generator of a checkpoint.
 
@@ -194,8 +192,10 @@ def sample(
         half_life: of the average to take, in images, if the run kept further ones.
         batch_size: images generated at a time.
         device: such as cpu, cuda or cuda:1; auto takes the first GPU if there is one.
+        module: that defines the generator's class, where that is one of your own.
     """
-    check_new(output)
+    check_new(output, file=output.suffix.lower() == ".npz")
+    import_own(module)
     generator = load_generator(ckpt_path, half_life)
     check_number(num)
     y = cycle_labels(labels, num, generator.num_classes)
@@ -219,14 +219,14 @@ def sample(
     print(f"{num:,} images in {output}")
 
 
-def check_new(output: Path) -> None:
-    """Refuse to write over something, but for an empty folder.
+def check_new(output: Path, file: bool) -> None:
+    """Refuse to write over something, but for a folder over an empty one.
 
     Raises:
         UserError: there is something, or it cannot be known.
     """
     try:
-        taken = output.exists() and not (output.is_dir() and not any(output.iterdir()))
+        taken = (output.exists() or output.is_symlink()) and (file or not output.is_dir() or any(output.iterdir()))
     except OSError as error:
         raise UserError(f"{output} cannot be used: {error.strerror}.") from error
     if taken:
@@ -283,18 +283,6 @@ def counted(batches: Iterator[Tensor], bar: "tqdm[NoReturn]") -> Iterator[Tensor
     for batch in batches:
         yield batch
         bar.update(len(batch))
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """Give a file beside `path` to write, which takes its place if all goes well, and is gone if not."""
-    aside = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _write_npz(path: Path, batches: Iterator[Tensor], shape: tuple[int, ...], labels: Tensor | None) -> None:

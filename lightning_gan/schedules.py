@@ -3,6 +3,10 @@
 import math
 from abc import ABC, abstractmethod
 
+from torch.optim import Optimizer
+
+from lightning_gan.errors import UserError
+
 
 class Schedule(ABC):
     """What a weight, a learning rate or a half-life is after so many images: a value before, another after, a way between.
@@ -63,3 +67,18 @@ def extremes(value: float | Schedule) -> tuple[float, float]:
     """Tell the least and the greatest value of what may be a number or a schedule."""
     ends = (value.start, value.end) if isinstance(value, Schedule) else (value, value)
     return min(ends), max(ends)
+
+
+def set_option(optimizer: Optimizer, name: str, value: float) -> None:
+    """Set an option of an optimizer; `beta1` and `beta2` are the two of Adam's betas.
+
+    Raises:
+        UserError: it has no such number.
+    """
+    for group in optimizer.param_groups:
+        if name in ("beta1", "beta2") and "betas" in group:
+            group["betas"] = (value, group["betas"][1]) if name == "beta1" else (group["betas"][0], value)
+        elif isinstance(group.get(name), int | float) and not isinstance(group[name], bool):
+            group[name] = value
+        else:
+            raise UserError(f"{type(optimizer).__name__} has no '{name}' to schedule.")

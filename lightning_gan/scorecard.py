@@ -11,8 +11,8 @@ from typing import Any
 
 from lightning_gan import __version__
 from lightning_gan.errors import UserError
+from lightning_gan.files import written_aside
 from lightning_gan.metrics.names import SCORES, Score, logged_name
-from lightning_gan.sampling import written_aside
 
 WIDTH = 100
 """Characters in a line of the table."""

@@ -2,7 +2,9 @@
 
 import csv
 import os
+import uuid
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +12,10 @@ import wandb
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only, rank_zero_warn
+
+from lightning_gan.errors import UserError
+from lightning_gan.files import write_text, written_aside
+from lightning_gan.run_folder import Claim
 
 WandbMode = Literal["auto", "online", "offline", "off"]
 
@@ -21,11 +27,18 @@ class MetricsCSV(Logger):
 
     Args:
         run_dir: the run folder.
+        rows: how many rows of what is in the folder count; later ones are of a part of the run that is trained again.
+        claim: to the run folder, without which nothing is written.
+
+    Attributes:
+        rows: how many there are.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, rows: int = 0, claim: Claim | None = None) -> None:
         super().__init__()
         self.path = run_dir / "metrics.csv"
+        self.rows = rows
+        self._claim = claim
         self._columns = ["images_seen", "step", "epoch"]
 
     @property
@@ -47,12 +60,15 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = {**metrics, "step": step}
+        if self._claim is not None:
+            self._claim.check()
         try:
             self.save()
             if new := sorted(set(row) - set(self._columns)):
                 self._rewrite([*self._columns, *new])
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerow(row)
+            self.rows += 1
         except OSError as error:  # a row less is no reason to stop
             rank_zero_warn(f"A row of {self.path} could not be written: {error.strerror}.")
 
@@ -65,36 +81,59 @@ class MetricsCSV(Logger):
         except OSError as error:
             rank_zero_warn(f"{self.path} could not be written: {error.strerror}.")
 
+    @rank_zero_only
+    def cut_back(self) -> None:
+        """Drop what is in the file beyond `rows`.
+
+        Raises:
+            UserError: it cannot be read or written.
+        """
+        try:
+            if self.path.exists():
+                with self.path.open(newline="") as file:
+                    columns = next(csv.reader(file), self._columns)
+                self._rewrite(columns)
+            else:
+                self.rows = 0
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{self.path} cannot be gone on with: {getattr(error, 'strerror', error)}.") from error
+
     def _rewrite(self, columns: list[str]) -> None:
         """Write the file, with the rows it has, under these columns."""
         rows = []
         if self.path.exists():
             with self.path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-        aside = self.path.with_name(".metrics.csv.partial")
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", newline="") as file:
+                rows = list(islice(csv.DictReader(file), self.rows))
+        with written_aside(self.path) as aside, aside.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
-        aside.replace(self.path)
-        self._columns = columns
+        self._columns, self.rows = columns, len(rows)
 
 
 class TolerantWandbLogger(WandbLogger):
     """A WandbLogger that never stops a run: when W&B fails it says so once and is silent from then on."""
 
     _failed = False
+    _repeated = 0
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self._try(super().log_metrics, metrics, step)
+        """Log at a training step, which is W&B's own axis, too: it does not take a second time what a resumed run repeats."""
+        self._log(lambda: dict(metrics), step)
+
+    def go_back(self, steps: int) -> None:
+        """Be told that training has gone back; what it does from there is other than before, and to be recorded."""
+        self._repeated += steps
+
+    def _log(self, values: Callable[[], dict[str, Any]], step: int | None) -> None:
+        self._try(lambda: self.experiment.log(values(), step=None if step is None else step + self._repeated))
 
     def log_hyperparams(self, params: Any) -> None:
         self._try(super().log_hyperparams, params)
 
-    def log_picture(self, key: str, path: Path, images_seen: int) -> None:
+    def log_picture(self, key: str, path: Path, images_seen: int, step: int) -> None:
         """Log a picture file at its place on the axis."""
-        self._try(lambda: self.experiment.log({key: wandb.Image(str(path)), "images_seen": images_seen}))
+        self._log(lambda: {key: wandb.Image(str(path)), "images_seen": images_seen}, step)
 
     def alert(self, kind: str, text: str, images_seen: int) -> None:
         """Alert to something about the run's health, and note in its summary when that was."""
@@ -116,7 +155,9 @@ class TolerantWandbLogger(WandbLogger):
 
 
 def start_wandb(run_dir: Path, name: str, mode: WandbMode) -> list[TolerantWandbLogger]:
-    """Start a W&B run in the run folder, without ever asking, blocking for long or failing.
+    """Start or go on with the run folder's W&B run, without ever asking, blocking for long or failing.
+
+    Its id is kept in the folder's file `wandb_id`; a sweep's, in the environment, is used where there is one.
 
     Args:
         run_dir: the run folder; the record is kept in its `wandb` folder.
@@ -134,6 +175,8 @@ def start_wandb(run_dir: Path, name: str, mode: WandbMode) -> list[TolerantWandb
                 project=os.environ.get("WANDB_PROJECT", "lightning_gan"),
                 name=name,
                 dir=run_dir,
+                id=_wandb_id(run_dir),
+                resume="allow",
                 mode="online" if attempt == "online" else "offline",
                 settings=wandb.Settings(silent=True, console="off", login_timeout=15, init_timeout=20, finish_timeout=60),
             )
@@ -143,6 +186,14 @@ def start_wandb(run_dir: Path, name: str, mode: WandbMode) -> list[TolerantWandb
         except Exception as error:  # whatever is wrong with it, training does not depend on it
             rank_zero_warn(f"W&B could not start {attempt} ({' '.join(str(error).split())}).")
     return []
+
+
+def _wandb_id(run_dir: Path) -> str:
+    file = run_dir / "wandb_id"
+    if not (name := os.environ.get("WANDB_RUN_ID")):
+        name = file.read_text().strip() if file.exists() else uuid.uuid4().hex[:8]
+    write_text(file, name)
+    return name
 
 
 def _mode_of_environment() -> WandbMode:

@@ -18,6 +18,7 @@ from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN, critique
 from lightning_gan.losses import AdversarialLoss, NonSaturating, Relativistic
 from lightning_gan.penalties import R1, CriticPass, Penalty
+from lightning_gan.schedules import Linear
 
 MakeGAN = Callable[..., GAN]
 MakeTrainer = Callable[..., Trainer]
@@ -165,6 +166,36 @@ def test_penalties_in_mixed_precision(make_gan: MakeGAN, make_trainer: MakeTrain
     assert record.outputs[2]["penalty/r1"] > 0
 
 
+def test_a_row_is_written_before_the_callbacks_of_its_step(
+    make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule
+) -> None:
+    # A checkpoint that one of them saves is then never ahead of the rows: a run that is killed after it has lost none.
+    axis = Axis()
+    rows_at_checkpoint = []
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            rows_at_checkpoint.append([step for step, _ in axis.rows])
+
+    trainer = make_trainer(max_steps=4, logger=axis, log_every_n_steps=2, callbacks=[Save()], enable_checkpointing=False)
+    trainer.fit(make_gan(), digits)
+    assert rows_at_checkpoint == [[], [1], [1], [1, 3]]
+
+
+def test_a_row_has_plain_numbers_and_callbacks_can_watch_them(
+    make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule
+) -> None:
+    axis, gan = Axis(), make_gan(generator_schedules={"lr": Linear(1e-3, 0.0, images=64)})
+    trainer = make_trainer(max_steps=2, logger=axis, log_every_n_steps=2)
+    trainer.fit(gan, digits)
+    ((_, row),) = axis.rows
+    assert type(row["images_seen"]) is type(row["epoch"]) is int
+    assert (row["images_seen"], row["epoch"], row["lr/generator"]) == (64, 0, 0.0)
+    for name, scalar in gan.scalars.items():
+        assert type(row[name]) is float
+        assert row[name] == trainer.callback_metrics[name] == scalar
+
+
 def test_what_is_logged_is_the_latest_of_each_scalar(make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule) -> None:
     # Due at steps 0, 4, 8, ... and logged at 9, 19, ...: the two never meet.
     axis = Axis()
@@ -233,7 +264,7 @@ def test_one_generator_step_by_hand(
     g, d = by_hand.generator.train(), by_hand.discriminator.train()
     g_optimizer, d_optimizer = by_hand.generator_optimizer(g.parameters()), by_hand.discriminator_optimizer(d.parameters())
     batch = digits.on_after_batch_transfer(digits.train_dataloader().batch(0), 0)
-    randomness.reseed(0, "step", 0, 0)
+    randomness.reseed(0, "step", 0, rank=0)
     z1, z2 = (g.latents(32, randomness.generator(0, "latents", purpose, 0)) for purpose in ("discriminator", "generator"))
     statistics = copy.deepcopy(dict(g.named_buffers()))
     fake = g(z1).detach()

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from lightning_gan import penalties
 from lightning_gan.networks import StyleGenerator
 from lightning_gan.penalties import (
     DRAGAN,
@@ -191,7 +192,7 @@ class TestPathLength:
     def test_a_linear_generator_by_hand(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # J_w = (3, 4), so that for the random image 2 sqrt(2) and two layers the length is 10; a moves from 0 to 1, and to
         # 0.9 * 1 + 0.1 * 10 = 1.9.
-        monkeypatch.setattr(torch, "randn_like", lambda x: torch.full_like(x, 8**0.5))
+        monkeypatch.setattr(penalties, "randn", lambda *shape, device: torch.full(shape, 8**0.5))
         generator, penalty = LinearStyles(), PathLength(decay=0.1, batch_share=0.5)
         value = penalty(generator, torch.randn(4, 2), None)
         assert_close(value, torch.full((2,), 81.0))

@@ -22,11 +22,11 @@ def test_a_generator_ignores_the_global_state() -> None:
 
 
 def test_reseed_makes_global_draws_a_function_of_the_key() -> None:
-    randomness.reseed(0, "step", 5, 0)
+    randomness.reseed(0, "step", 5, rank=0)
     first = torch.rand(3)
-    randomness.reseed(0, "step", 5, 1)
+    randomness.reseed(0, "step", 5, rank=1)
     assert not torch.equal(first, torch.rand(3))
-    randomness.reseed(0, "step", 5, 0)
+    randomness.reseed(0, "step", 5, rank=0)
     assert torch.equal(first, torch.rand(3))
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 import wandb
 
+from lightning_gan.errors import UserError
+from lightning_gan.run_folder import Claim
 from lightning_gan.tracking import MetricsCSV, TolerantWandbLogger, _mode_of_environment, start_wandb
 
 
@@ -27,6 +29,29 @@ class TestMetricsCSV:
             ("1", "", "3.0"),
             ("2", "0.25", ""),
         ]
+
+    def test_a_resumed_run_has_each_row_once_and_its_columns_in_their_order(self, tmp_path: Path) -> None:
+        for kept in (None, 2, 0):
+            logger = MetricsCSV(tmp_path, rows=kept or 0)
+            if kept is not None:  # what was written after the checkpoint, a half row included, is of another attempt
+                with logger.path.open("a") as file:
+                    file.write("160,3")
+                logger.cut_back()
+            for step in range(logger.rows, 4):
+                logger.log_metrics({"loss": step / 4, **({"fid": 3.0} if step == 2 else {})}, step=step)
+            assert [row["step"] for row in rows(tmp_path)] == ["0", "1", "2", "3"]
+            assert list(rows(tmp_path)[0]) == ["images_seen", "step", "epoch", "loss", "fid"]
+            assert logger.rows == 4
+
+    def test_a_stale_process_adds_nothing(self, tmp_path: Path) -> None:
+        old, new = Claim(tmp_path), Claim(tmp_path)
+        old.take("")
+        logger = MetricsCSV(tmp_path, claim=old)
+        logger.log_metrics({"loss": 0.5}, step=0)
+        new.take("")
+        with pytest.raises(UserError, match="was started anew"):
+            logger.log_metrics({"loss": 0.5}, step=1)
+        assert len(rows(tmp_path)) == 1
 
     def test_a_full_disk_costs_a_row_and_not_the_run(self, tmp_path: Path) -> None:
         logger = MetricsCSV(tmp_path)
@@ -99,6 +124,30 @@ class TestWandb:
         finally:
             wandb.teardown()
 
+    def test_it_goes_on_with_its_id_and_a_sweeps_id_comes_first(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in (None, None, "fromsweep"):
+            if name:
+                monkeypatch.setenv("WANDB_RUN_ID", name)
+            (logger,) = start_wandb(tmp_path, "test", "offline")
+            kept = (tmp_path / "wandb_id").read_text()
+            assert logger.experiment.id == kept == (name or kept)
+            wandb.teardown()
+        assert len({path.name.rpartition("-")[2] for path in tmp_path.glob("wandb/offline-run-*")}) == 2
+
+    def test_its_axis_is_the_training_step_and_rollbacks_go_on_counting(self) -> None:
+        steps: list[int | None] = []
+
+        class Run:
+            def log(self, values: dict[str, float], step: int | None) -> None:
+                steps.append(step)
+
+        logger = TolerantWandbLogger(experiment=Run())  # type: ignore[arg-type]  # stands in for a run
+        for step in (0, 5, 9):
+            logger.log_metrics({"loss": 0.5}, step)
+        logger.go_back(4)  # from step 10 to 6
+        logger.log_metrics({"loss": 0.5}, 6)
+        assert steps == [0, 5, 9, 10]
+
     def test_an_alert_is_in_the_summary(self, tmp_path: Path) -> None:
         (logger,) = start_wandb(tmp_path, "test", "offline")
         try:
@@ -113,6 +162,6 @@ class TestWandb:
         with pytest.warns(UserWarning, match="the service is gone"):
             logger.log_metrics({"loss": 0.5}, step=0)
         logger.log_metrics({"loss": 0.5}, step=1)
-        logger.log_picture("samples", Path("nowhere.png"), 64)
+        logger.log_picture("samples", Path("nowhere.png"), 64, step=1)
         logger.alert("collapse", "3 of 10 classes are drawn.", 64)
         assert broken.calls == 1

@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_gan.augment.base import Augmentation
 from lightning_gan.augment.pixels import bilinear, cutout_mask
 from lightning_gan.processes import mean_over_processes
+from lightning_gan.randomness import rand, randint, randn
 from lightning_gan.schedules import Schedule
 
 
@@ -109,14 +110,14 @@ class ADA(Augmentation):
         n, (height, width) = len(x), x.shape[2:]
         p = (self.p * self.geometric).clamp(max=1)
         p_rotate = 1 - (1 - p).sqrt()  # before stretching and after it: with p at least one of the two happens
-        flip = _sometimes(self.p * self.flip, 1.0 - 2 * torch.randint(2, (n,), device=x.device), 1)
-        quarters = _sometimes(self.p * self.rotate90, torch.randint(4, (n,), device=x.device), 0)
-        whole = _sometimes(self.p * self.translate, torch.rand(2, n, device=x.device) / 4 - 0.125, 0)
-        scale = _sometimes(p, 2 ** (0.2 * torch.randn(n, device=x.device)), 1)
+        flip = _sometimes(self.p * self.flip, 1.0 - 2 * randint(0, 2, n, device=x.device), 1)
+        quarters = _sometimes(self.p * self.rotate90, randint(0, 4, n, device=x.device), 0)
+        whole = _sometimes(self.p * self.translate, rand(n, 2, device=x.device).T / 4 - 0.125, 0)  # (2, N)
+        scale = _sometimes(p, 2 ** (0.2 * randn(n, device=x.device)), 1)
         before = _sometimes(p_rotate, _angles(x), 0)
-        stretch = _sometimes(p, 2 ** (0.2 * torch.randn(n, device=x.device)), 1)
+        stretch = _sometimes(p, 2 ** (0.2 * randn(n, device=x.device)), 1)
         after = _sometimes(p_rotate, _angles(x), 0)
-        part = _sometimes(p, 0.125 * torch.randn(2, n, device=x.device), 0)
+        part = _sometimes(p, 0.125 * randn(n, 2, device=x.device).T, 0)  # (2, N)
         return _product(
             _scaling(flip, torch.ones_like(flip)),
             _rotation(-math.pi / 2 * quarters),
@@ -134,11 +135,11 @@ class ADA(Augmentation):
         Negating lightness acts along the axis of greys, (1, 1, 1); turning hue and scaling saturation act across it.
         """
         n, p = len(x), self.p * self.color
-        brightness = _sometimes(p, 0.2 * torch.randn(n, device=x.device), 0).view(-1, 1, 1, 1)
-        contrast = _sometimes(p, 2 ** (0.5 * torch.randn(n, device=x.device)), 1).view(-1, 1, 1, 1)
-        flip = _sometimes(p, 1.0 - 2 * torch.randint(2, (n,), device=x.device), 1).view(-1, 1, 1, 1)
+        brightness = _sometimes(p, 0.2 * randn(n, device=x.device), 0).view(-1, 1, 1, 1)
+        contrast = _sometimes(p, 2 ** (0.5 * randn(n, device=x.device)), 1).view(-1, 1, 1, 1)
+        flip = _sometimes(p, 1.0 - 2 * randint(0, 2, n, device=x.device), 1).view(-1, 1, 1, 1)
         hue = _sometimes(p, _angles(x), 0).view(-1, 1, 1, 1)
-        saturation = _sometimes(p, 2 ** torch.randn(n, device=x.device), 1).view(-1, 1, 1, 1)
+        saturation = _sometimes(p, 2 ** randn(n, device=x.device), 1).view(-1, 1, 1, 1)
         x = contrast * (x + brightness)
         if x.shape[1] not in (1, 3):
             return x
@@ -149,16 +150,16 @@ class ADA(Augmentation):
 
 
 def _happens(p: Tensor, x: Tensor) -> Tensor:
-    return torch.rand(x.shape[:1], device=x.device) < p  # (N,)
+    return rand(len(x), device=x.device) < p  # (N,)
 
 
 def _sometimes(p: Tensor, drawn: Tensor, otherwise: float) -> Tensor:
     """Keep what was drawn, (..., N), for each image with probability p. How many numbers are drawn does not depend on p."""
-    return torch.where(torch.rand(drawn.shape[-1], device=drawn.device) < p, drawn, otherwise)
+    return torch.where(rand(drawn.shape[-1], device=drawn.device) < p, drawn, otherwise)
 
 
 def _angles(x: Tensor) -> Tensor:
-    return (2 * torch.rand(len(x), device=x.device) - 1) * math.pi
+    return (2 * rand(len(x), device=x.device) - 1) * math.pi
 
 
 def _warp(x: Tensor, origin: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ class Augmentation(nn.Module):
     """A random change of each image by itself, differentiable twice, so that G and penalties look through it.
 
     What D sees of real and of generated images is augmented alike, and nothing else is: samples and scores never are. It draws
-    from torch's global generators, which are seeded anew for each training step.
+    by `lightning_gan.randomness`, so that neither a resumption nor the number of processes changes what becomes of an image.
 
     Args:
         probability: that an image is changed, in whatever way the class defines; a number or a schedule.

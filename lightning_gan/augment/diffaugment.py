@@ -5,6 +5,7 @@ from torch import Tensor
 
 from lightning_gan.augment.base import Augmentation
 from lightning_gan.augment.pixels import cutout_mask, take
+from lightning_gan.randomness import rand, randint
 from lightning_gan.schedules import Schedule
 
 
@@ -33,7 +34,7 @@ class DiffAugment(Augmentation):
         self.cutout = cutout
 
     def forward(self, x: Tensor) -> Tensor:
-        happens = torch.rand(len(x), 1, 1, 1, device=x.device) < self.p
+        happens = rand(len(x), 1, 1, 1, device=x.device) < self.p
         augmented = _recolor(x) if self.color else x
         augmented = _translate(augmented, self.translation)
         augmented = augmented.masked_fill(cutout_mask(x, self.cutout), 0)
@@ -41,7 +42,7 @@ class DiffAugment(Augmentation):
 
 
 def _recolor(x: Tensor) -> Tensor:
-    brightness, saturation, contrast = torch.rand(3, len(x), 1, 1, 1, device=x.device).unbind()  # (N, 1, 1, 1) each
+    brightness, saturation, contrast = rand(len(x), 3, 1, 1, 1, device=x.device).unbind(1)  # (N, 1, 1, 1) each
     x = x + (brightness - 0.5)
     grey = x.mean(1, keepdim=True)  # (N, 1, H, W)
     x = grey + 2 * saturation * (x - grey)
@@ -60,4 +61,4 @@ def _translate(x: Tensor, share: float) -> Tensor:
 
 def _moved(n: int, size: int, most: int, device: torch.device) -> Tensor:
     """Say where each row, or column, comes from: (N, size)."""
-    return torch.arange(size, device=device) - torch.randint(-most, most + 1, (n, 1), device=device)
+    return torch.arange(size, device=device) - randint(-most, most + 1, n, 1, device=device)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from lightning_gan.randomness import randint
+
 
 def take(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Look up pixels: (N, C, H, W) at int64 rows and columns that broadcast to (N, H', W') -> (N, C, H', W')."""
@@ -55,6 +57,6 @@ def _mirror(position: Tensor, size: int) -> Tensor:
 def _span(n: int, size: int, share: float, device: torch.device) -> Tensor:
     length = int(size * share + 0.5)
     # An even length is centred on an edge between pixels, of which there is one more than there are pixels.
-    centre = torch.randint(size + 1 - length % 2, (n, 1), device=device)
+    centre = randint(0, size + 1 - length % 2, n, 1, device=device)
     position = torch.arange(size, device=device) - (centre - length // 2)  # (N, size)
     return (position >= 0) & (position < length)

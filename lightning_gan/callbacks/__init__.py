@@ -3,8 +3,8 @@
 from lightning_gan.callbacks.checkpoint import LastCheckpoint
 from lightning_gan.callbacks.evaluation import Evaluation
 from lightning_gan.callbacks.health import Health
-from lightning_gan.callbacks.interrupt import StopOnInterrupt
+from lightning_gan.callbacks.interrupt import StopOnSignal
 from lightning_gan.callbacks.progress import ImagesProgressBar
 from lightning_gan.callbacks.samples import SampleGrid
 
-__all__ = ["Evaluation", "Health", "ImagesProgressBar", "LastCheckpoint", "SampleGrid", "StopOnInterrupt"]
+__all__ = ["Evaluation", "Health", "ImagesProgressBar", "LastCheckpoint", "SampleGrid", "StopOnSignal"]

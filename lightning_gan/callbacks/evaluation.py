@@ -14,9 +14,11 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lightning_gan import randomness, scorecard
+from lightning_gan.callbacks.checkpoint import best_checkpoint
 from lightning_gan.callbacks.every_images import EveryImages
 from lightning_gan.callbacks.health import Health
-from lightning_gan.callbacks.interrupt import StopOnInterrupt
+from lightning_gan.callbacks.interrupt import StopOnSignal
+from lightning_gan.checkpoints import read_checkpoint
 from lightning_gan.data import DataModule
 from lightning_gan.ema import AveragedGenerator, in_words
 from lightning_gan.errors import UserError
@@ -113,24 +115,31 @@ class Evaluation(EveryImages, Checkpoint):
         started = time.monotonic()
         self._suite_of(trainer)
         self.seconds += time.monotonic() - started
-        if not _best_checkpoint(trainer).exists():  # a resumed run has another folder, and a best of its own
-            self.best_value = None
+        gan = pl_module
+        self.best_value, self.best_images_seen = from_first(lambda: self._best_on_disk(trainer, gan), gan.device)
         # The last checkpoint is saved before an evaluation that is due with it: a run that was killed in that one does it now.
-        if self._is_due(pl_module) and self.evaluated_at != pl_module.images_seen:
-            self.act(trainer, pl_module)
+        if self.evaluated_at == gan.images_seen:
+            self._acted_at = gan.images_seen
+        elif self._is_due(gan):
+            self._act(trainer, gan)
+
+    def _best_on_disk(self, trainer: Trainer, gan: GAN) -> tuple[float | None, int]:
+        """Find out which the best checkpoint is, of which one that was saved before it does not know."""
+        known = self.best_value, self.best_images_seen
+        try:
+            best = read_checkpoint(best_checkpoint(trainer))
+        except UserError:  # a run with a new folder has a best of its own; and one that is damaged is none
+            return None, 0
+        state = best["callbacks"][self.state_key]
+        passed = state["images_seen"] > gan.images_seen  # of a part of the run that is trained again
+        return known if passed or state["best"] != self._best_of else (state["value"], state["images_seen"])
 
     def _is_due(self, gan: GAN) -> bool:
         seen, batch = gan.images_seen, self._data.batch_size
         return self.every_images > 0 and seen // self.every_images > max(0, seen - batch) // self.every_images
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not any(
-            callback.interrupted for callback in _callbacks(trainer, StopOnInterrupt)
-        ):  # who interrupts a run does not want to wait
-            super().on_train_end(trainer, pl_module)
-
     def act(self, trainer: Trainer, gan: GAN) -> None:
-        if self.num_samples == 0:
+        if self.num_samples == 0 or _stopping(trainer):
             return
         healths = _callbacks(trainer, Health)
         for health in healths:
@@ -207,7 +216,7 @@ class Evaluation(EveryImages, Checkpoint):
     def _keep_best(self, trainer: Trainer, gan: GAN, value: float) -> None:
         if math.isfinite(value) and self._is_better(value):
             self.best_value, self.best_images_seen = value, gan.images_seen
-            trainer.save_checkpoint(_best_checkpoint(trainer))
+            trainer.save_checkpoint(best_checkpoint(trainer))
 
     def _is_better(self, value: float) -> bool:
         sign = 1 if self.best in LOWER_IS_BETTER else -1
@@ -298,8 +307,9 @@ def _callbacks(trainer: Trainer, kind: type[C]) -> list[C]:
     return [callback for callback in callbacks if isinstance(callback, kind)]
 
 
-def _best_checkpoint(trainer: Trainer) -> Path:
-    return Path(trainer.default_root_dir, "checkpoints", "best.ckpt")
+def _stopping(trainer: Trainer) -> bool:
+    """Whether a signal has told training to stop: who sent it does not want to wait; what is due is made up for later."""
+    return any(callback.received for callback in _callbacks(trainer, StopOnSignal))
 
 
 def _seed_in_training(seed: int) -> int:

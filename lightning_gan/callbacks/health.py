@@ -3,18 +3,18 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from lightning_gan.callbacks.checkpoint import best_checkpoint, checkpoint_to_keep, last_checkpoint
+from lightning_gan.checkpoints import read_checkpoint
 from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
-from lightning_gan.record import Changes
-from lightning_gan.sampling import read_checkpoint
+from lightning_gan.processes import from_first
 from lightning_gan.tracking import TolerantWandbLogger
 
 CURES = {
@@ -114,8 +114,8 @@ class Health(Callback):
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # a connector sets it
         self._every = 1 if trainer.world_size == 1 and pl_module.device.type == "cpu" else every or 50
         self._unread = []
-        if self.rollbacks and _last(trainer) is None:  # there may be need for one before the first is due
-            trainer.save_checkpoint(_checkpoint(trainer, "last"))
+        if self.rollbacks and not from_first(lambda: checkpoint_to_keep(trainer), pl_module.device):  # none to go back to
+            trainer.save_checkpoint(last_checkpoint(trainer))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -174,12 +174,11 @@ class Health(Callback):
             if broken := [f"{network} ({bad[0]}{_more(bad)})" for network, bad in names.items() if bad]:
                 findings.append(f"the {kind} of {', '.join(broken)} are not finite")
                 break  # the next kinds are not, either
-        last = _last(trainer)
-        kept = f"{last}, saved after {_images_seen(last):,} images, is intact." if last else "There is no checkpoint yet."
+        kept = from_first(lambda: _kept(trainer), gan.device)
         precision = "" if "32" in str(trainer.precision) else ", or --trainer.precision 32-true"
         what = "; ".join(findings) or what
         text = f"Training diverged after {images:,} images: {what}. {kept} {CURES['divergence']}{precision}."
-        _alert(trainer, "divergence", text, images)
+        alert(trainer, "divergence", text, images)
         raise TrainingDiverged(text)
 
     @property
@@ -209,8 +208,10 @@ class Health(Callback):
             if self._streaks[kind] == told_after:
                 text = f"{TITLES[kind]} after {gan.images_seen:,} images: {' and '.join(found)}. {CURES[kind]}."
                 rank_zero_warn(text)
-                _alert(trainer, kind, text, gan.images_seen)
-                may_go_back = gan.changes.rollbacks < self.rollbacks and _best(trainer) is not None
+                alert(trainer, kind, text, gan.images_seen)
+                may_go_back = gan.changes.rollbacks < self.rollbacks and from_first(
+                    best_checkpoint(trainer).is_file, gan.device
+                )
                 if kind == "collapse" and self.collapsed and may_go_back:
                     raise TrainingCollapsed(text)
 
@@ -238,42 +239,6 @@ class Health(Callback):
                 (copies, copies > self.max_copy_rate, f"{copies:.1%} of generated images are near copies of training images"),
             ],
         }
-
-
-def fit_with_rollbacks(trainer: Trainer, gan: GAN, datamodule: LightningDataModule, health: Health, **kwargs: Any) -> None:
-    """Train as `trainer.fit` does, and go back when training diverges or collapses, as often as `health` allows.
-
-    Args:
-        kwargs: `ckpt_path` and the like, for `trainer.fit`.
-
-    Raises:
-        TrainingDiverged: it diverged and may not, or cannot, go back any more.
-    """
-    while True:
-        try:
-            return trainer.fit(gan, datamodule, **kwargs)
-        except (TrainingDiverged, TrainingCollapsed) as failure:
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]  # as Lightning does after anything but an exception
-                callback.teardown(trainer, gan, "fit")
-            checkpoint = _best(trainer) if isinstance(failure, TrainingCollapsed) else _last(trainer)
-            changes, number = gan.changes, gan.changes.rollbacks + 1
-            if number > health.rollbacks or checkpoint is None or trainer.should_stop:
-                raise
-            gan.changes = Changes(
-                rollbacks=number,
-                learning_rate=changes.learning_rate * health.learning_rate_factor,
-                penalty=changes.penalty * health.penalty_factor,
-                reseeded=number if health.new_seed else changes.reseeded,
-            )
-            text = (
-                f"{failure} Rollback {number} of {health.rollbacks}: back to {checkpoint}, after "
-                f"{_images_seen(checkpoint):,} images, with learning rates times {gan.changes.learning_rate:g}, D's penalties "
-                f"times {gan.changes.penalty:g} and {'another' if health.new_seed else 'the same'} seed."
-            )
-            if trainer.is_global_zero:
-                print(text, flush=True)
-            _alert(trainer, "rollback", text, gan.images_seen)
-            kwargs |= {"ckpt_path": checkpoint, "weights_only": True}
 
 
 def _weights(gan: GAN) -> dict[str, dict[str, Tensor]]:
@@ -316,28 +281,15 @@ def _finite(tensors: Iterable[Tensor]) -> bool:
     return all(torch.stack(found).all().item() for found in by_device.values())
 
 
-def _checkpoint(trainer: Trainer, name: str) -> Path:
-    return Path(trainer.default_root_dir, "checkpoints", f"{name}.ckpt")
+def _kept(trainer: Trainer) -> str:
+    checkpoint = checkpoint_to_keep(trainer)
+    if checkpoint is None:
+        return "There is no checkpoint yet."
+    images_seen = read_checkpoint(checkpoint)["lightning_gan"]["images_seen"]
+    return f"{checkpoint}, saved after {images_seen:,} images, is intact."
 
 
-def _last(trainer: Trainer) -> Path | None:
-    """Find the last checkpoint: this run's, or the one that it started from."""
-    paths = [_checkpoint(trainer, "last"), Path(trainer.ckpt_path or "")]
-    return next((path for path in paths if path.is_file()), None)
-
-
-def _best(trainer: Trainer) -> Path | None:
-    """Find the best checkpoint, which is never one of a collapsed generator; the last may be."""
-    best = _checkpoint(trainer, "best")
-    return best if best.is_file() else None
-
-
-def _images_seen(checkpoint: Path) -> int:
-    images: int = read_checkpoint(checkpoint)["lightning_gan"]["images_seen"]
-    return images
-
-
-def _alert(trainer: Trainer, kind: str, text: str, images_seen: int) -> None:
+def alert(trainer: Trainer, kind: str, text: str, images_seen: int) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, TolerantWandbLogger):
             logger.alert(kind, text, images_seen)

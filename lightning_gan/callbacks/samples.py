@@ -62,4 +62,4 @@ class SampleGrid(EveryImages):
             return
         for logger in trainer.loggers:
             if isinstance(logger, TolerantWandbLogger):
-                logger.log_picture("real" if name == "real" else "samples", path, images_seen)
+                logger.log_picture("real" if name == "real" else "samples", path, images_seen, max(0, trainer.global_step - 1))

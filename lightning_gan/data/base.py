@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +15,12 @@ from torch import Tensor
 from lightning_gan.data.cache import Prepared, Source, Split, default_folder, prepare
 from lightning_gan.data.decode import Preprocessing
 from lightning_gan.errors import UserError
+from lightning_gan.files import expanded
 from lightning_gan.images import to_float
 from lightning_gan.randomness import batch_order, generator
+
+MAX_BATCH_SIZE = 2**20
+"""Above this it can only be a slip; the order of a batch alone would fill the memory."""
 
 
 class Batch(NamedTuple):
@@ -138,6 +142,8 @@ class DataModule(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise UserError(f"--data.batch_size must be at least 1, not {batch_size}.")
+        if batch_size > MAX_BATCH_SIZE:
+            raise UserError(f"--data.batch_size must be at most {MAX_BATCH_SIZE:,}, not {batch_size:,}.")
         self.name: str = name
         self.preprocessing = preprocessing
         self.batch_size = batch_size
@@ -168,7 +174,7 @@ class DataModule(LightningDataModule):
 
     @property
     def cache_folder(self) -> Path:
-        return Path(self.cache_dir).expanduser() if self.cache_dir else default_folder()
+        return expanded(self.cache_dir) if self.cache_dir else default_folder()
 
     @cached_property
     def prepared(self) -> Prepared:
@@ -202,6 +208,11 @@ class DataModule(LightningDataModule):
         images, labels = self.images("train")
         rows = torch.randperm(len(images), generator=generator("real images"))[:n]
         return images[rows], None if labels is None else labels[rows]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Say what decides the batches, which a run that is gone on with must not change."""
+        names = ("fingerprint", "batch_size", "seed", "horizontal_flip")
+        return {name: getattr(self, name) for name in names}
 
     def prepare_data(self) -> None:
         self.setup("fit")

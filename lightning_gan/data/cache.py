@@ -31,6 +31,7 @@ from lightning_gan.data.decode import Preprocessing
 from lightning_gan.data.parallel import in_parallel
 from lightning_gan.data.pictures import Pictures
 from lightning_gan.errors import UserError
+from lightning_gan.files import expanded
 
 SCHEMA = 1
 """Part of the key: to be raised whenever the same source and preprocessing would give other files."""
@@ -90,8 +91,8 @@ class Prepared:
 def default_folder() -> Path:
     """Say where caches are kept if nobody chooses: `$LIGHTNING_GAN_CACHE`, or what the XDG convention says."""
     if chosen := os.environ.get("LIGHTNING_GAN_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lightning_gan"
+        return expanded(chosen)
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lightning_gan"
 
 
 def prepare(source: Source, preprocessing: Preprocessing, folder: Path) -> Prepared:
@@ -111,9 +112,9 @@ def prepare(source: Source, preprocessing: Preprocessing, folder: Path) -> Prepa
         with _alone(folder, source.name):
             prepared = _load(target)
             if prepared is None:
-                if target.exists():
+                if os.path.lexists(target):
                     logger.warning("%s is damaged and is built again.", target)
-                    shutil.rmtree(target)
+                    shutil.rmtree(target) if target.is_dir() and not target.is_symlink() else target.unlink()
                 _build(source, preprocessing, target)
                 prepared = _load(target)
                 assert prepared is not None
@@ -146,12 +147,22 @@ def _load(target: Path) -> Prepared | None:
         size = math.prod(shape)
         if meta["fingerprint"] != _fingerprint(meta) or images_file.stat().st_size != size:
             return None
+        # A digest that its author can compute proves nothing: whoever made this, it must not be taken for what it is not.
+        if len(shape) != 4 or min(shape) < 1 or not 0 < meta["training"] <= shape[0] or not isinstance(meta["skipped"], list):
+            return None
+        if labelled and labels_file.stat().st_size != 8 * shape[0]:
+            return None
         if size <= CHECKED_BYTES and _digest(images_file) != meta["images_sha256"]:
             return None
         if labelled and _digest(labels_file) != meta["labels_sha256"]:
             return None
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError):
         return None
+    except OSError as error:
+        raise UserError(
+            f"The prepared images in {target} cannot be read: {error.strerror}. Remove them, or choose another folder with "
+            "--data.cache_dir."
+        ) from error
     # Not shared: whatever is done to the tensor, the file stays as it is.
     images = torch.from_file(str(images_file), shared=False, size=size, dtype=torch.uint8).view(shape)
     labels = torch.from_file(str(labels_file), shared=False, size=shape[0], dtype=torch.int64) if labelled else None
@@ -170,10 +181,7 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
             logger.warning("Waiting for another process that prepares images in %s.", folder)
             lock.acquire()
     except OSError as error:
-        raise UserError(
-            f"The prepared images of {name} cannot be kept in {folder}: {error.strerror}. "
-            "Choose a folder that can be written to with --data.cache_dir or the environment variable LIGHTNING_GAN_CACHE."
-        ) from None
+        raise _cannot_be_kept(name, folder, error) from None
     try:
         # Whoever was building while holding the lock has ended: these are left from builds that were killed.
         for stale in folder.glob(_temporary(folder / "*").name):
@@ -200,7 +208,7 @@ def _build(source: Source, preprocessing: Preprocessing, target: Path) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_full(source.name, needed, target) from None
-        raise
+        raise _cannot_be_kept(source.name, target.parent, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -209,6 +217,13 @@ def _disk_full(name: str, needed: int, target: Path) -> UserError:
     return UserError(
         f"Preparing {name} needs {needed:,} bytes in {target.parent}, where there is not so much room. "
         "Make room, or choose another folder with --data.cache_dir."
+    )
+
+
+def _cannot_be_kept(name: str, folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"The prepared images of {name} cannot be kept in {folder}: {error.strerror}. "
+        "Choose a folder that can be written to with --data.cache_dir or the environment variable LIGHTNING_GAN_CACHE."
     )
 
 
@@ -239,7 +254,10 @@ def _write(source: Source, preprocessing: Preprocessing, folder: Path) -> None:
         logger.warning("Skipped %d of %d images of %s:\n%s", len(skipped), len(order), source.name, _first(skipped))
     training = len(kept) - int(source.held_out[kept].sum())
     if training == 0:
-        raise UserError(f"There is nothing to train on: no training image of {source.name} can be used.\n{_first(skipped)}")
+        raise UserError(
+            f"There is nothing to train on: no training image of {source.name} can be used. Give it others, or hold out fewer."
+            f"\n{_first(skipped)}"
+        )
 
     labels_digest = None
     if source.labels is not None:
@@ -269,6 +287,17 @@ def _save(path: Path, content: bytes) -> None:
 def _first(skipped: list[str], count: int = 10) -> str:
     more = [f"  ... and {len(skipped) - count} more"] if len(skipped) > count else []
     return "\n".join([f"  {line}" for line in skipped[:count]] + more)
+
+
+def check_share_of_corrupt(max_corrupt: float) -> float:
+    """Refuse a share that is none.
+
+    Raises:
+        UserError: it is not between 0 and 1.
+    """
+    if not 0 <= max_corrupt <= 1:
+        raise UserError(f"--data.max_corrupt must be at least 0 and at most 1, not {max_corrupt}.")
+    return max_corrupt
 
 
 def _check_skipped(skipped: list[str], source: Source) -> None:

@@ -8,10 +8,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from lightning_gan.data.base import DataModule, hold_out
-from lightning_gan.data.cache import Source
+from lightning_gan.data.cache import Source, check_share_of_corrupt
 from lightning_gan.data.decode import Preprocessing, Resample
 from lightning_gan.data.pictures import Files, list_images
 from lightning_gan.errors import UserError
+from lightning_gan.files import expanded
 
 TEST = "2"
 """In the partition file; 0 is training and 1 validation."""
@@ -62,11 +63,11 @@ class CelebA(DataModule):
     ) -> None:
         preprocessing = Preprocessing(image_size, channels=3, crop=crop, resample=resample)
         super().__init__("CelebA", preprocessing, horizontal_flip=horizontal_flip, **options)
-        self.root = Path(root).expanduser()
+        self.root = expanded(root)
         self.attribute = attribute
         self.official = split == "train"
         self.held_out = held_out
-        self.max_corrupt = max_corrupt
+        self.max_corrupt = check_share_of_corrupt(max_corrupt)
         if self.conditional and attribute is None:
             raise UserError("--data.conditional needs classes: say which with --data.attribute, such as Smiling or identity.")
 
@@ -114,13 +115,22 @@ class CelebA(DataModule):
             numbers = {identity: number for number, identity in enumerate(self.class_names)}
             return [numbers[_row(table, name, "identity_CelebA")] for name in names]
         table = self._needed_table("list_attr_celeba")
+        if not table.columns:
+            raise UserError(f"CelebA's list_attr_celeba does not name its columns; copy it to {self.folder} again.")
         if self.attribute not in table.columns:
             close = difflib.get_close_matches(self.attribute, table.columns) or table.columns
             raise UserError(
                 f"--data.attribute={self.attribute} is not known to CelebA; there is {', '.join(close)}, and identity."
             )
         column = table.columns.index(self.attribute)
-        return [int(_row(table, name, "list_attr_celeba").split()[column] == "1") for name in names]
+        values = [_row(table, name, "list_attr_celeba").split() for name in names]
+        for name, row in zip(names, values, strict=True):
+            if len(row) != len(table.columns):
+                raise UserError(
+                    f"CelebA's list_attr_celeba has {len(row)} values for {name} and {len(table.columns)} columns; copy it to "
+                    f"{self.folder} again."
+                )
+        return [int(row[column] == "1") for row in values]
 
     def _needed_table(self, name: str) -> Table:
         table = self._table(name)
@@ -137,7 +147,12 @@ class CelebA(DataModule):
 
 def _read_table(path: Path) -> Table:
     table = Table([], {})
-    for line in path.read_text().replace(",", " ").splitlines():
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UserError(f"{path} cannot be read: {reason}. Copy it there again.") from error
+    for line in text.replace(",", " ").splitlines():
         image, _, values = line.partition(" ")
         number, _, suffix = image.partition(".")
         if suffix in ("jpg", "png"):

@@ -11,6 +11,9 @@ from lightning_gan.errors import UserError
 
 Resample = Literal["bilinear", "bicubic", "lanczos", "box"]
 
+MAX_SIZE = 16384
+"""Height and width of images; networks for more would not fit into any memory."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -34,6 +37,8 @@ class Preprocessing:
         for option, value in {"image_size": self.size, "crop": self.crop}.items():
             if value is not None and value < 1:
                 raise UserError(f"--data.{option} must be at least 1, not {value}.")
+            if value is not None and value > MAX_SIZE:
+                raise UserError(f"--data.{option} must be at most {MAX_SIZE:,}, not {value:,}.")
         try:
             ImageColor.getrgb(self.background)
         except ValueError:

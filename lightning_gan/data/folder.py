@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 
 from lightning_gan.data.base import DataModule, hold_out
-from lightning_gan.data.cache import Source
+from lightning_gan.data.cache import Source, check_share_of_corrupt
 from lightning_gan.data.decode import Preprocessing, Resample
 from lightning_gan.data.pictures import SUFFIXES, Files, holds_images, is_image, list_images, visible
 from lightning_gan.errors import UserError
+from lightning_gan.files import expanded
 
 HELD_OUT_NAMES = {"test", "val", "valid", "validation", "eval"}
 
@@ -45,10 +46,10 @@ class ImageFolder(DataModule):
         **options: Any,
     ) -> None:
         preprocessing = Preprocessing(image_size, channels, resample=resample, background=background)
-        super().__init__(Path(root).expanduser().resolve().name, preprocessing, **options)
+        super().__init__(Path(os.path.realpath(expanded(root))).name, preprocessing, **options)
         self.root = root
         self.held_out = held_out
-        self.max_corrupt = max_corrupt
+        self.max_corrupt = check_share_of_corrupt(max_corrupt)
         if self.conditional and not self.class_names:
             raise UserError(
                 f"--data.conditional needs classes, and {root} has none: put all images into two or more subfolders, one a "
@@ -59,9 +60,12 @@ class ImageFolder(DataModule):
     def folder(self) -> Path:
         if not self.root:
             raise UserError("Which images? Say so with --data.root=FOLDER.")
-        folder = Path(self.root).expanduser()
-        if not folder.is_dir():
-            problem = "is not a folder" if folder.exists() else "does not exist"
+        folder = expanded(self.root)
+        try:
+            problem = "" if folder.is_dir() else "is not a folder" if folder.exists() else "does not exist"
+        except OSError as error:
+            problem = f"cannot be read ({error.strerror})"
+        if problem:
             raise UserError(f"{folder} {problem}; let --data.root name a folder of images.")
         return folder
 

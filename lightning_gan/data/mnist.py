@@ -18,8 +18,12 @@ from lightning_gan.data.cache import Source
 from lightning_gan.data.decode import Preprocessing, Resample
 from lightning_gan.data.pictures import Arrays
 from lightning_gan.errors import UserError
+from lightning_gan.files import expanded
 
 FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+
+MAX_BYTES = 2**30
+"""Read of a file at most: a few bytes of gzip could be any number."""
 
 
 class MNIST(DataModule):
@@ -35,7 +39,7 @@ class MNIST(DataModule):
 
     def __init__(self, root: str = "data", image_size: int = 28, resample: Resample = "bilinear", **options: Any) -> None:
         super().__init__("MNIST", Preprocessing(image_size, channels=1, resample=resample), **options)
-        self.root = Path(root).expanduser()
+        self.root = expanded(root)
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -53,6 +57,8 @@ class MNIST(DataModule):
                     f"The {part}-* files in {raw} do not belong together: {len(images[-1])} images, {len(labels[-1])} labels. "
                     "Delete them, and they are downloaded again."
                 )
+        if images[0].shape[1:] != images[1].shape[1:] or max(y.max(initial=0) for y in labels) >= len(self.class_names):
+            raise UserError(f"The files in {raw} have images of two sizes or labels above 9: let --data.root name MNIST's.")
         pixels = np.concatenate(images)
         if self.preprocessing.size == 32:
             pixels = np.pad(pixels, ((0, 0), (2, 2), (2, 2)))  # (N, 32, 32)
@@ -96,11 +102,12 @@ def _read_idx(folder: Path, name: str, dimensions: int) -> NDArray[np.uint8]:
     """Read a file of the format that http://yann.lecun.com/exdb/mnist describes: two zeros, type, dimensions, sizes, bytes."""
     path = folder / name
     try:
-        content = path.read_bytes() if path.is_file() else gzip.decompress((path := folder / f"{name}.gz").read_bytes())
+        with path.open("rb") if path.is_file() else gzip.open(path := folder / f"{name}.gz") as file:
+            content = file.read(MAX_BYTES)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}); delete it, and it is downloaded again.") from None
     head = 4 + 4 * dimensions
-    shape = np.frombuffer(content[4:head], dtype=">u4").tolist()
+    shape = [int.from_bytes(content[start : start + 4]) for start in range(4, head, 4)]
     if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != head + math.prod(shape):
         raise UserError(
             f"{path} is damaged: it is not an idx file of the length it announces; delete it, and it is downloaded again."

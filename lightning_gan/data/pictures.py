@@ -71,7 +71,7 @@ class Files:
     def digest(self, memory: Path) -> str:
         """Digest names and contents; the contents are read only if a name, size or time of change is new since last time."""
         remembered = memory / self._listing()
-        if remembered.is_file() and len(content := remembered.read_text()) == len(sha256().hexdigest()):
+        if remembered.is_file() and len(content := remembered.read_text(errors="replace")) == len(sha256().hexdigest()):
             return content
         content = self._content()
         # Forgetting costs only another reading; that nothing can be written, the cache will say.
@@ -120,19 +120,34 @@ def walk(folder: Path | str, prefix: str = "", above: frozenset[tuple[int, int]]
     if identity in above:
         return
     for entry in entries:
-        if entry.is_dir():
+        if is_folder(entry):
             yield from walk(entry.path, f"{prefix}{entry.name}/", above | {identity})
         elif is_image(entry):
             yield prefix + entry.name
 
 
 def is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.name.rpartition(".")[2].lower() in SUFFIXES
+    """Say whether this is an image by its name, be it a broken link; a pipe or a device could be read for ever."""
+    return entry.name.rpartition(".")[2].lower() in SUFFIXES and _is_regular(entry)
+
+
+def _is_regular(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file() or not Path(entry.path).exists()  # the former needs no look at the disk
+    except OSError:  # a link to itself: broken
+        return True
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def holds_images(entry: os.DirEntry[str]) -> bool:
     """Say whether there is an image anywhere below, looking no further than the first."""
-    return entry.is_dir() and any(True for _ in walk(entry.path))
+    return is_folder(entry) and any(True for _ in walk(entry.path))
 
 
 def visible(folder: Path | str) -> list[os.DirEntry[str]]:

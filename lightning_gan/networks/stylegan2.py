@@ -24,6 +24,7 @@ from lightning_gan.networks.layers import (
     full_precision,
     normalize,
 )
+from lightning_gan.randomness import rand, randint, randn
 
 
 class StyleGAN2Generator(StyleGenerator):
@@ -32,7 +33,7 @@ class StyleGAN2Generator(StyleGenerator):
     There are two styles for each resolution: one for each convolution, but for the coarsest resolution, which has only one
     convolution; an output layer shares the style of the convolution after it, and the last has its own.
 
-    In training mode a forward pass draws noise and mixes styles, both from the global generators, and updates `mean_style`.
+    In training mode a forward pass draws noise and mixes styles, both by `lightning_gan.randomness`, and updates `mean_style`.
 
     Args:
         image_shape: (C, H, W), square.
@@ -120,11 +121,11 @@ class StyleGAN2Generator(StyleGenerator):
     def _mix(self, styles: Tensor, y: Tensor | None) -> Tensor:
         """Take the styles from a random layer on from a second latent, in a share of the images."""
         n, layers, _ = styles.shape
-        z = torch.empty(n, self.latent_dim, device=styles.device)
-        z = z.normal_() if self.latent_distribution == "normal" else z.uniform_(-1, 1)
-        crossover = torch.randint(1, layers, (n, 1), device=styles.device)
-        mixed = torch.rand(n, 1, device=styles.device) < self.style_mixing
-        second = mixed & (torch.arange(layers, device=styles.device) >= crossover)  # (N, layers)
+        device, shape = styles.device, (n, self.latent_dim)
+        z = randn(*shape, device=device) if self.latent_distribution == "normal" else 2 * rand(*shape, device=device) - 1
+        crossover = randint(1, layers, n, 1, device=device)
+        mixed = rand(n, 1, device=device) < self.style_mixing
+        second = mixed & (torch.arange(layers, device=device) >= crossover)  # (N, layers)
         return torch.where(second.unsqueeze(2), self.styles(z, y), styles)
 
 
@@ -145,7 +146,7 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         x = self.conv(x, style)
-        noise = torch.randn_like(x[:, :1]) if self.training else self.noise  # one image for all channels
+        noise = randn(len(x), 1, *x.shape[2:], device=x.device) if self.training else self.noise  # one image for all channels
         return activate(x + (noise * self.strength).to(x.dtype))
 
 

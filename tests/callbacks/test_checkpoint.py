@@ -26,7 +26,7 @@ def test_last_checkpoint_is_plain_data_that_names_its_generator(
 ) -> None:
     gan = make_gan()
     make_trainer(max_steps=5, callbacks=[LastCheckpoint(64)]).fit(gan, digits)
-    assert names(tmp_path / "checkpoints") == ["last.ckpt"]
+    assert names(tmp_path / "checkpoints") == ["last.ckpt", "previous.ckpt"]
     checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 5
     assert checkpoint["lightning_gan"]["images_seen"] == 5 * 32

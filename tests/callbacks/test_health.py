@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from lightning_gan.callbacks import LastCheckpoint
-from lightning_gan.callbacks.health import Health, TrainingDiverged, fit_with_rollbacks
+from lightning_gan.callbacks.health import Health, TrainingDiverged
+from lightning_gan.callbacks.rollback import fit_with_rollbacks
 from lightning_gan.data import DataModule
 from lightning_gan.gan import GAN
 from lightning_gan.penalties import R1, CriticPass, Penalty

@@ -89,16 +89,10 @@ class TestRecord:
         assert copy.deepcopy(network).record == network.record
 
     @pytest.mark.parametrize(
-        ("class_path", "message"),
-        [
-            ("no_such_module.Net", "cannot be imported"),
-            ("lightning_gan.networks.NoSuchNet", "cannot be imported"),
-            ("Net", "cannot be imported"),
-            ("subprocess.Popen", "not a network"),
-        ],
+        "class_path", ["no_such_module.Net", "lightning_gan.networks.NoSuchNet", "Net", "subprocess.Popen", "os.system"]
     )
-    def test_a_record_that_names_no_network_is_refused(self, class_path: str, message: str) -> None:
-        with pytest.raises(ValueError, match=message):
+    def test_a_record_that_names_no_network_is_refused(self, class_path: str) -> None:
+        with pytest.raises(ValueError, match="is no network of lightning_gan"):
             build({"class_path": class_path, "init_args": {"args": ["true"]}})
 
     def test_a_record_with_foreign_arguments_is_refused(self) -> None:

@@ -1,0 +1,78 @@
+"""Training checkpoints as files: read with care, and found in a run folder."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_gan import __version__
+from lightning_gan.errors import UserError
+
+FORMAT = 1
+"""Of what a checkpoint says of its GAN; a version of this project reads its own and older ones."""
+FOLDER = "checkpoints"
+PREVIOUS = {"last.ckpt": "previous.ckpt"}
+"""What a checkpoint is kept as when a newer one takes its place."""
+
+
+class DamagedCheckpoint(UserError):  # noqa: N818  # says what it is, as its message does
+    """The file is not what was written."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a training checkpoint, which can hold nothing but data, and check that it is what was written.
+
+    Raises:
+        DamagedCheckpoint: the file was cut short, or bits of it have changed.
+        UserError: it is missing, cannot be read, or is not a checkpoint that this version knows.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint {path}.")
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        record = checkpoint["lightning_gan"] if "state_dict" in checkpoint else None
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except pickle.UnpicklingError as error:  # whole, but it asks for more than data
+        raise UserError(f"{path} is not a checkpoint of lightning_gan.") from error
+    except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        raise DamagedCheckpoint(f"{path} is damaged, or not a checkpoint.") from error
+    except (AttributeError, TypeError, LookupError):
+        record = None
+    if not (isinstance(record, dict) and isinstance(checkpoint["state_dict"], dict)):
+        raise UserError(f"{path} is not a checkpoint of lightning_gan.")
+    if record.get("format", 0) > FORMAT:
+        raise UserError(
+            f"{path} was written by lightning_gan {record.get('version')}, and this is {__version__}, which does not know its "
+            "format. Take that version or a later one."
+        )
+    return checkpoint
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any], list[tuple[Path, DamagedCheckpoint]]] | None:
+    """Find the checkpoint to go on from: the last one of a run, or the one before it if the last is damaged.
+
+    Args:
+        folder: the run folder.
+
+    Returns:
+        The file, its content, and those that were passed over; None if there are no checkpoints.
+
+    Raises:
+        UserError: there are some, but none of them is whole.
+    """
+    passed_over: list[tuple[Path, DamagedCheckpoint]] = []
+    for path in (folder / FOLDER / name for name in ("last.ckpt", PREVIOUS["last.ckpt"])):
+        if path.exists():
+            try:
+                return path, read_checkpoint(path), passed_over
+            except DamagedCheckpoint as error:
+                passed_over.append((path, error))
+    if passed_over:
+        raise UserError(f"{' '.join(str(error) for _, error in passed_over)} There is no other to go on from.")
+    return None

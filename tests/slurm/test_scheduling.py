@@ -1,0 +1,183 @@
+"""What the scripts of `slurm/` make of a SLURM's moods, with a program that counts instead of training."""
+
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.slurm.cluster import Pair, until
+
+PYTHON = f"{sys.executable} {Path(__file__).with_name('stand_in.py')}"
+TWO_NODES = ("--nodes", "2")
+
+
+def scenario(play: Callable[[Pair], None]) -> Callable[[Mapping[Any, Future[None]]], None]:
+    def test(outcomes: Mapping[Any, Future[None]]) -> None:
+        outcomes[play].result()
+
+    marked: Callable[[Mapping[Any, Future[None]]], None] = pytest.mark.slurm.with_args(play)(test)
+    return marked
+
+
+def start(pair: Pair, *arguments: str, script: str = "slurm/train.sbatch", **environment: str) -> tuple[str, Path]:
+    """Submit a job that counts, and return its id and its run folder."""
+    options = ("-c", "a file.yaml")
+    job = pair.submit("--job-name", "count", *arguments, script, *options, PYTHON=PYTHON, **environment)
+    return job, pair.folder / "runs" / "count" / job
+
+
+def steps(run: Path) -> list[int]:
+    return [int(line) for line in lines(run / "steps")]
+
+
+def lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def wait_for_steps(pair: Pair, run: Path, number: int = 15) -> None:
+    until(lambda: len(steps(run)) >= number, 60, lambda: f"step {number} of {run}\n{pair.output()}")
+
+
+def ask_to_stop(pair: Pair, job: str) -> None:
+    pair.cluster.call("scancel", "--signal", "USR1", job)
+
+
+def check_went_on(run: Path, last: int) -> None:
+    """Check that it counted from 1 to the last step, and once went back, to the one after something was saved."""
+    counted = steps(run)
+    (again,) = [index for index in range(1, len(counted)) if counted[index] != counted[index - 1] + 1]
+    assert counted[again] % 10 == 1
+    assert counted[again] <= counted[again - 1]
+    assert (counted[0], counted[-1]) == (1, last)
+
+
+@scenario
+def test_a_job_on_two_nodes_runs_to_its_end(pair: Pair) -> None:
+    job, run = start(pair, *TWO_NODES)
+    assert pair.wait(job)["JobState"] == "COMPLETED", pair.output()
+    assert steps(run) == [*range(1, 61)]
+    assert (run / "DONE").exists()
+    trainer = "--trainer.devices 1 --trainer.num_nodes 2"
+    assert lines(run / "starts") == [f"{pair.nodes[0]} -c a file.yaml --run_dir runs/count/{job} {trainer}"]
+
+
+@scenario
+def test_a_job_that_is_asked_to_stop_goes_on_where_it_was(pair: Pair) -> None:
+    job, run = start(pair, *TWO_NODES)
+    wait_for_steps(pair, run)
+    ask_to_stop(pair, job)
+    ended = pair.wait(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), pair.output()
+    assert steps(run) == [*range(1, 61)]
+    assert lines(run / "starts")[1].endswith(f"--resume runs/count/{job} --trainer.devices 1 --trainer.num_nodes 2")
+    assert not (run / "REQUEUE").exists()
+
+
+@scenario
+def test_a_job_is_asked_to_stop_before_its_time_limit(pair: Pair) -> None:
+    job, run = start(pair, "--time", "1", "--signal", "USR1@45", STEPS="700")  # 35 s, and the signal comes up to a minute early
+    ended = pair.wait(job, 120)
+    assert ended["JobState"] == "COMPLETED", pair.output()
+    assert int(ended["Restarts"]) >= 1
+    assert steps(run) == [*range(1, 701)]
+
+
+@scenario
+def test_a_job_that_must_stop_before_it_has_begun_is_started_again(pair: Pair) -> None:
+    job, run = start(pair, STARTING="2")
+    until(lambda: lines(run / "starts"), 30, lambda: "the start")
+    ask_to_stop(pair, job)
+    ended = pair.wait(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), pair.output()
+    assert steps(run) == [*range(1, 61)]
+
+
+@scenario
+def test_a_job_makes_way_for_a_more_important_one(pair: Pair) -> None:
+    whole = (*TWO_NODES, "--cpus-per-task", "4")
+    job, run = start(pair, *whole)
+    wait_for_steps(pair, run)
+    other = pair.submit("--partition", "high", *whole, "--wrap", "sleep 3")
+    assert pair.wait(other)["JobState"] == "COMPLETED"
+    assert not (run / "DONE").exists()
+    ended = pair.wait(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), pair.output()
+    assert steps(run) == [*range(1, 61)]
+
+
+@scenario
+def test_a_cancelled_job_stays_cancelled_and_can_be_gone_on_with(pair: Pair) -> None:
+    job, run = start(pair, *TWO_NODES)
+    wait_for_steps(pair, run)
+    pair.cluster.call("scancel", job)
+    ended = pair.wait(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("CANCELLED", "0"), pair.output()
+    counted = steps(run)
+    assert len(counted) < 60
+
+    job, _ = start(pair, *TWO_NODES, RUN_DIR=str(run))
+    assert pair.wait(job)["JobState"] == "COMPLETED", pair.output()
+    assert steps(run) == [*range(1, 61)]
+    assert lines(run / "starts")[1].split(maxsplit=1)[1].startswith(f"--resume {run} -c a file.yaml")
+
+
+@scenario
+def test_a_job_moves_from_a_node_that_is_set_down(pair: Pair) -> None:
+    job, run = start(pair)
+    wait_for_steps(pair, run)
+    node = pair.cluster.job(job)["NodeList"]
+    pair.cluster.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    ended = pair.wait(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), pair.output()
+    assert {node, ended["NodeList"]} == set(pair.nodes)
+    assert [line.split()[0] for line in lines(run / "starts")] == [node, ended["NodeList"]]
+    assert steps(run)[-1] == 60
+
+
+@scenario
+def test_a_job_survives_a_power_loss(pair: Pair) -> None:
+    job, run = start(pair, *TWO_NODES)
+    wait_for_steps(pair, run)
+    node = pair.nodes[0]  # where the script and the first process run
+    pair.cluster.power_off(node)
+    until(lambda: "DOWN" in pair.cluster.call("scontrol", "show", "node", node), 90, lambda: f"{node} to be missed")
+    pair.cluster.power_on(node)
+    ended = pair.wait(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), pair.output()
+    check_went_on(run, 60)
+
+
+@scenario
+def test_one_task_of_an_array_is_requeued_alone(pair: Pair) -> None:
+    job, runs = start(pair, "--array", "0-2", script="slurm/array.sbatch")
+    wait_for_steps(pair, runs / "2")
+    ask_to_stop(pair, f"{job}_2")
+    ended = [pair.wait(f"{job}_{task}") for task in range(3)]
+    assert [task["JobState"] for task in ended] == ["COMPLETED"] * 3, pair.output()
+    assert [task["Restarts"] for task in ended] == ["0", "0", "1"]
+    assert all(steps(runs / f"{task}") == [*range(1, 61)] for task in range(3))
+    assert "-c a file.yaml --seed_everything 1 " in lines(runs / "1" / "starts")[0]
+
+
+@scenario
+def test_an_array_takes_its_options_from_the_lines_of_a_file(pair: Pair) -> None:
+    (pair.folder / "options").write_text("--max_images 1\n--name 'two words' --max_images 2\n")
+    job, runs = start(pair, "--array", "1-3", script="slurm/array.sbatch", OPTIONS_FILE="options", STEPS="2")
+    assert [pair.wait(f"{job}_{task}")["ExitCode"] for task in (1, 2, 3)] == ["0:0", "0:0", "2:0"], pair.output()
+    assert "-c a file.yaml --max_images 1 " in lines(runs / "1" / "starts")[0]
+    assert "-c a file.yaml --name two words --max_images 2 " in lines(runs / "2" / "starts")[0]
+    assert "options has no options in line 3" in pair.output()
+
+
+@scenario
+def test_restarts_come_to_an_end(pair: Pair) -> None:
+    job, run = start(pair, MAX_RESTARTS="0")
+    wait_for_steps(pair, run)
+    ask_to_stop(pair, job)
+    ended = pair.wait(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("FAILED", "0"), pair.output()
+    assert f"0 restarts are enough; to go on: RUN_DIR=runs/count/{job} sbatch slurm/train.sbatch" in pair.output()
+    assert (run / "REQUEUE").exists()

@@ -1,0 +1,129 @@
+"""Checkpoint files: what is not what was written is refused."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_gan.callbacks.checkpoint import AtomicCheckpointIO
+from lightning_gan.checkpoints import DamagedCheckpoint, newest, read_checkpoint
+from lightning_gan.errors import UserError
+from lightning_gan.run_folder import Claim
+
+
+def content(step: int = 0, **record: Any) -> dict[str, Any]:
+    weights = torch.randn(500, generator=torch.Generator().manual_seed(step))
+    return {"state_dict": {"weights": weights}, "lightning_gan": {"version": "0", "images_seen": step, **record}}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Make a run folder whose last checkpoint was saved at 2 and the previous one at 1."""
+    for step in range(3):
+        AtomicCheckpointIO().save_checkpoint(content(step), tmp_path / "checkpoints" / "last.ckpt")
+    return tmp_path
+
+
+def flip(path: Path, position: int, bit: int = 0) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1 << bit
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_is_found_wherever_it_matters(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save(content(), path)
+    whole = path.read_bytes()
+    found, draw = 0, random.Random(0)
+    for position in draw.sample(range(len(whole)), 600):
+        path.write_bytes(whole)
+        flip(path, position, draw.randrange(8))
+        try:
+            read = read_checkpoint(path)
+        except UserError:
+            found += 1
+        else:  # it is in what only fills up space, or in a date
+            assert torch.equal(read["state_dict"]["weights"], content()["state_dict"]["weights"])
+            assert read["lightning_gan"] == content()["lightning_gan"]
+    assert found > 350  # 2,000 of the file's bytes are the weights
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.9, 0.999])
+def test_a_file_that_was_cut_short_is_damaged(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save(content(), path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(DamagedCheckpoint, match=r"last\.ckpt is damaged"):
+        read_checkpoint(path)
+
+
+def test_one_of_a_newer_format_is_told_apart(tmp_path: Path) -> None:
+    torch.save(content(format=2) | {"lightning_gan": {"version": "9.1", "format": 2}}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"written by lightning_gan 9\.1, and this is .* Take that version or a later one"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize("other", [[1, 2], {"state_dict": {}}, {"state_dict": {}, "lightning_gan": 3}, {"lightning_gan": {}}])
+def test_other_files_are_not_ours(tmp_path: Path, other: Any) -> None:
+    torch.save(other, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"last\.ckpt is not a checkpoint of lightning_gan"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
+class TestNewest:
+    def test_it_is_the_last(self, run: Path) -> None:
+        found = newest(run)
+        assert found is not None
+        path, checkpoint, passed_over = found
+        assert (path.name, checkpoint["lightning_gan"]["images_seen"], passed_over) == ("last.ckpt", 2, [])
+
+    def test_or_the_one_before_it_if_that_is_damaged(self, run: Path) -> None:
+        last = run / "checkpoints" / "last.ckpt"
+        flip(last, last.read_bytes().index(content(2)["state_dict"]["weights"].numpy().tobytes()))
+        found = newest(run)
+        assert found is not None
+        path, checkpoint, ((damaged, reason),) = found
+        assert (path.name, checkpoint["lightning_gan"]["images_seen"]) == ("previous.ckpt", 1)
+        assert damaged.name == "last.ckpt"
+        assert "last.ckpt is damaged" in str(reason)
+
+    def test_or_the_one_before_it_if_there_is_no_last(self, run: Path) -> None:
+        (run / "checkpoints" / "last.ckpt").unlink()  # as a file system without links may leave it
+        found = newest(run)
+        assert found is not None
+        assert found[1]["lightning_gan"]["images_seen"] == 1
+
+    def test_none_is_whole(self, run: Path) -> None:
+        for name in ("last", "previous"):
+            (run / "checkpoints" / f"{name}.ckpt").write_bytes(b"")
+        with pytest.raises(UserError, match=r"last\.ckpt is damaged.*previous\.ckpt is damaged.* no other to go on from"):
+            newest(run)
+
+    def test_there_is_none(self, tmp_path: Path) -> None:
+        assert newest(tmp_path) is None
+
+
+class TestWriting:
+    def test_without_links_the_previous_is_kept_all_the_same(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def unsupported(*_: Any) -> None:
+            raise OSError(95, "Operation not supported")
+
+        monkeypatch.setattr("os.link", unsupported)
+        AtomicCheckpointIO().save_checkpoint(content(3), run / "checkpoints" / "last.ckpt")
+        steps = {path.stem: read_checkpoint(path)["lightning_gan"]["images_seen"] for path in run.glob("checkpoints/*")}
+        assert steps == {"last": 3, "previous": 2}
+
+    def test_a_stale_process_writes_nothing(self, tmp_path: Path) -> None:
+        old, new = Claim(tmp_path), Claim(tmp_path)
+        last = tmp_path / "checkpoints" / "last.ckpt"
+        old.take("")
+        AtomicCheckpointIO(old).save_checkpoint(content(1), last)
+        new.take("")
+        with pytest.raises(UserError, match="was started anew, as process"):
+            AtomicCheckpointIO(old).save_checkpoint(content(2), last)
+        assert read_checkpoint(last)["lightning_gan"]["images_seen"] == 1
+        assert sorted(path.name for path in last.parent.iterdir()) == ["last.ckpt"]
+        AtomicCheckpointIO(new).save_checkpoint(content(3), last)
+        assert read_checkpoint(last)["lightning_gan"]["images_seen"] == 3

@@ -1,0 +1,156 @@
+"""`fit --resume RUN`. What a kill may do to a run is in test_kill.py."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from lightning_gan.__main__ import main
+from lightning_gan.checkpoints import read_checkpoint
+
+SMALL = [
+    *("--data.image_size", "8", "--data.batch_size", "32", "--max_images", "320", "--wandb", "off"),
+    *("--model.generator.width", "4", "--model.discriminator.width", "4", "--trainer.accelerator", "cpu"),
+    *("--evaluation.num_samples", "0", "--trainer.log_every_n_steps", "1", "--run_dir", "run"),
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fit(*options: str) -> None:
+    assert main(["fit", *SMALL, *options]) == 0
+
+
+def resume(*options: str) -> int:
+    return main(["fit", "--resume", "run", *options])
+
+
+def stop_at(images_seen: int) -> None:
+    """Train the run, and leave what a kill at that checkpoint would: later rows, and no marker."""
+    fit("--checkpoint.every_images", str(images_seen))
+    Path("run/DONE").unlink()
+    checkpoints = Path("run/checkpoints")
+    while read_checkpoint(checkpoints / "last.ckpt")["lightning_gan"]["images_seen"] > images_seen:
+        (checkpoints / "previous.ckpt").replace(checkpoints / "last.ckpt")
+
+
+def rows() -> list[dict[str, str]]:
+    with Path("run/metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def state(path: str = "run/checkpoints/last.ckpt") -> dict[str, Any]:
+    return read_checkpoint(Path(path))
+
+
+def test_it_takes_the_folder_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    stop_at(192)
+    assert [int(row["images_seen"]) for row in rows()] == list(range(32, 321, 32))
+    whole, config = Path("run/metrics.csv").read_bytes(), yaml.safe_load(Path("run/config.yaml").read_text())
+    assert resume() == 0
+    assert "resumed        after 192 images" in capsys.readouterr().out
+    assert state()["lightning_gan"]["images_seen"] == 320
+    assert Path("run/metrics.csv").read_bytes() == whole
+    assert yaml.safe_load(Path("run/config.yaml").read_text()) == config
+    assert Path("run/DONE").exists()
+
+
+def test_it_ends_where_the_whole_run_does() -> None:
+    fit()
+    whole = state()["state_dict"]
+    Path("run").rename("whole")
+    stop_at(192)
+    resume()
+    for name, tensor in state()["state_dict"].items():
+        assert torch.equal(tensor, whole[name]), name
+
+
+def test_a_run_without_a_checkpoint_starts_over(capsys: pytest.CaptureFixture[str]) -> None:
+    stop_at(192)
+    for path in Path("run/checkpoints").iterdir():
+        path.unlink()
+    assert resume() == 0
+    assert "from the start: no checkpoint had been saved" in capsys.readouterr().out
+    assert [int(row["images_seen"]) for row in rows()] == list(range(32, 321, 32))
+
+
+def test_a_damaged_checkpoint_is_named_and_put_aside(capsys: pytest.CaptureFixture[str]) -> None:
+    fit("--checkpoint.every_images", "192")
+    Path("run/DONE").unlink()
+    last = Path("run/checkpoints/last.ckpt")
+    last.write_bytes(last.read_bytes()[:-2000])
+    assert resume() == 0
+    out = capsys.readouterr().out
+    assert "last.ckpt is damaged, or not a checkpoint. It is run/checkpoints/last-damaged.ckpt now" in out
+    assert "resumed        after 192 images" in out
+    assert state()["lightning_gan"]["images_seen"] == 320
+
+
+def test_a_complete_run_goes_on_when_it_is_to_be_longer(capsys: pytest.CaptureFixture[str]) -> None:
+    fit()
+    assert resume() == 2
+    assert "run is complete, after 320 images. Raise --max_images=320" in capsys.readouterr().err
+    assert resume("--max_images", "384") == 0
+    assert state()["lightning_gan"]["images_seen"] == 384
+    assert resume() == 2  # the longer length is the run's own now
+    assert "Raise --max_images=384" in capsys.readouterr().err
+
+
+def test_what_was_killed_after_its_last_step_is_finished_without_another() -> None:
+    fit()
+    for path in (Path("run/DONE"), *Path("run/samples").glob("[0-9]*.png")):
+        path.unlink()
+    before = state()
+    assert resume() == 0
+    assert Path("run/samples/000000320.png").exists()
+    assert Path("run/DONE").exists()
+    assert state()["global_step"] == before["global_step"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--data.batch_size", "16"], "--data.batch_size is 16, and has changed since run was started with 32"),
+        (["--seed_everything", "5"], "--data.seed is 5, and has changed since run was started with 0"),
+        (["--data.held_out", "0.5"], "The data Digits have changed since run was started"),
+        (["--run_dir", "other"], "no --run_dir and no --ckpt_path"),
+        (["--ckpt_path", "run/checkpoints/last.ckpt"], "no --run_dir and no --ckpt_path"),
+        (["--model.generator.width", "6"], "The checkpoint's generator is DCGANGenerator("),
+    ],
+)
+def test_what_would_be_another_run_is_refused(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stop_at(192)
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    assert resume(*options) == 2
+    assert words in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("run", "words"), [("nowhere", "that folder does not exist"), (".", "that folder has no config.yaml in it")]
+)
+def test_there_must_be_a_run(run: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--resume", run]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_run_is_not_started_over_by_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    fit()
+    assert main(["fit", *SMALL]) == 2
+    assert "The run folder run has a run in it: --resume it" in capsys.readouterr().err
+
+
+def test_w_and_b_goes_on_with_its_run() -> None:
+    fit("--wandb", "offline")
+    Path("run/DONE").unlink()
+    name = Path("run/wandb_id").read_text()
+    assert resume() == 0
+    assert Path("run/wandb_id").read_text() == name
+    assert {path.name.rpartition("-")[2] for path in Path("run/wandb").glob("offline-run-*")} == {name}
