@@ -44,14 +44,32 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise DamagedCheckpoint(f"{path} is damaged, or not a checkpoint.") from error
     except (AttributeError, TypeError, LookupError):
         record = None
-    if not (isinstance(record, dict) and isinstance(checkpoint["state_dict"], dict)):
+    if not isinstance(record, dict):
         raise UserError(f"{path} is not a checkpoint of lightning_gan.")
     if record.get("format", 0) > FORMAT:
         raise UserError(
             f"{path} was written by lightning_gan {record.get('version')}, and this is {__version__}, which does not know its "
             "format. Take that version or a later one."
         )
+    if not _complete(checkpoint):
+        raise UserError(f"{path} is not a whole checkpoint of lightning_gan: something in it is missing, or of another kind.")
     return checkpoint
+
+
+def _complete(checkpoint: dict[str, Any]) -> bool:
+    """Whether a checkpoint has what all readers of it take for granted."""
+    record = checkpoint["lightning_gan"]
+    networks = [record.get(name) for name in ("generator", "discriminator")]
+    numbers = [checkpoint.get("global_step"), record.get("images_seen")]
+    return (
+        all(isinstance(network, dict) and set(network) == {"class_path", "init_args"} for network in networks)
+        and all(isinstance(n["class_path"], str) and isinstance(n["init_args"], dict) for n in networks if n)
+        and all(type(number) is int and number >= 0 for number in numbers)
+        and isinstance(checkpoint["state_dict"], dict)
+        and all(isinstance(tensor, torch.Tensor) for tensor in checkpoint["state_dict"].values())
+        and isinstance(checkpoint.get("optimizer_states"), list)
+        and isinstance(record.get("changes", {}), dict)
+    )
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Any], list[tuple[Path, DamagedCheckpoint]]] | None:

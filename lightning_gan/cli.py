@@ -26,14 +26,15 @@ from lightning_gan.callbacks import Evaluation, Health, ImagesProgressBar, LastC
 from lightning_gan.callbacks.checkpoint import AtomicCheckpointIO
 from lightning_gan.callbacks.rollback import fit_with_rollbacks
 from lightning_gan.checkpoints import read_checkpoint
+from lightning_gan.checks import check_options
 from lightning_gan.configuration import ConfigFile
 from lightning_gan.data import DataModule
 from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
 from lightning_gan.launching import launch
-from lightning_gan.options import ReadableErrors, innermost
+from lightning_gan.options import ReadableErrors, first_line, innermost
 from lightning_gan.resuming import NothingLeft, Resumed, configuration_of, run_to_resume
-from lightning_gan.run_folder import DONE, REQUEUE, RUNS, Claim, make_run_folder
+from lightning_gan.run_folder import DONE, REQUEUE, RUNS, Claim, make_run_folder, remove_empty
 from lightning_gan.summary import whereabouts
 from lightning_gan.tracking import MetricsCSV, WandbMode, start_wandb
 
@@ -48,7 +49,6 @@ DEFAULT_TRAINER = {
 }
 ONE_BATCH = range(1)
 """What Lightning loops over in `validate` and `test`, to call the Evaluation callback, which finds its images itself."""
-PRECISIONS = (None, 32, "32", "32-true", "bf16-mixed", "16-mixed")
 UNHELPFUL_WARNINGS = [
     "The .srun. command is available on your system but is not used",  # there need be no cluster to use it for
     "The number of training batches",  # fewer than log_every_n_steps: ours counts across epochs
@@ -113,6 +113,12 @@ class CLI(LightningCLI):
             )
         except MisconfigurationException as error:
             raise UserError(str(error)) from error
+        except RuntimeError as error:
+            if not processes.is_lost(error):
+                raise
+            raise UserError(
+                "Another process of this run has ended: its own message is above, or in its log. Go on with fit --resume RUN."
+            ) from error
         finally:
             wandb.teardown()
             if processes.several():  # Lightning would leave it to the interpreter's last moments, where it aborted once
@@ -128,8 +134,7 @@ class CLI(LightningCLI):
         files = [DEFAULT_RUN] if run is None else [DEFAULT_RUN, configuration_of(run)]
         self.config = parser.parse_args([command, *(f"--config={file}" for file in files), *options])
         del self.config[command].config[: len(files)]
-        if self.config[command].seed_everything < 0:
-            raise UserError(f"--seed_everything must not be negative, and is {self.config[command].seed_everything}.")
+        check_options(self.config[command])
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -195,20 +200,14 @@ class CLI(LightningCLI):
             raise UserError(f"{self.subcommand} needs --ckpt_path RUN/checkpoints/best.ckpt, the checkpoint to score.")
         if config.ckpt_path:
             self.checkpoint = read_checkpoint(Path(config.ckpt_path))  # refused here rather than from deep inside, later
-        if config.trainer.gradient_clip_val is not None:
-            raise UserError(
-                "--trainer.gradient_clip_val does not say whose gradient. "
-                "Use --model.generator_clip_norm and --model.discriminator_clip_norm."
-            )
-        if config.trainer.precision not in PRECISIONS:
-            raise UserError(f"--trainer.precision must be 32-true, bf16-mixed or 16-mixed, not {config.trainer.precision}.")
 
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except (ImportError, TypeError, ValueError) as error:  # a constructor's word, within jsonargparse's if it lies deep
-            reason = innermost(error)
-            raise reason if isinstance(reason, UserError) else UserError(f"{str(reason).rstrip('.')}.") from error
+        except (ImportError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            reason = innermost(error)  # a constructor's word, within jsonargparse's if it lies deep
+            what = "The networks cannot be built: " if isinstance(reason, RuntimeError | IndexError) else ""
+            raise reason if isinstance(reason, UserError) else UserError(f"{what}{first_line(reason)}.") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
@@ -219,15 +218,15 @@ class CLI(LightningCLI):
         if config.enable_progress_bar is not False:
             config.callbacks = [*config.callbacks, ImagesProgressBar()]
         evaluation = self._get(self.config_init, "evaluation")
+        arguments, plugins = launch(config)
+        kwargs |= arguments
+        plugins += config.plugins or []
         if self.subcommand != "fit":
             self.extractor = evaluation.prepare(self.datamodule)
             config.limit_val_batches = None
-            return super().instantiate_trainer(logger=config.logger or False, **kwargs)
-        config.callbacks = [*config.callbacks, self.interrupt]
+            return super().instantiate_trainer(logger=config.logger or False, plugins=plugins, **kwargs)
+        config.callbacks = [self.interrupt, *config.callbacks]
         kwargs["max_steps"] = self._max_steps(config)
-        processes, plugins = launch(config)
-        kwargs |= processes
-        plugins += config.plugins or []
         if config.fast_dev_run:
             return super().instantiate_trainer(logger=False, plugins=plugins, **kwargs)
         _ = self.datamodule.prepared  # what is wrong with the data or the extractor is said before there is a run folder
@@ -277,10 +276,10 @@ class CLI(LightningCLI):
                 plugins=[AtomicCheckpointIO(self.claim), *plugins],
                 **kwargs,
             )
-            self.datamodule.check_share(trainer.world_size)
+            self.datamodule.check_share(trainer.world_size, self.model.accumulate)
         except Exception:
             if _rank() == 0 and self.resumed is None and chosen is None:
-                self.run_dir.rmdir()  # there is nothing in it yet
+                remove_empty(self.run_dir)
             raise
         if _rank() == 0:
             os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
@@ -337,7 +336,9 @@ class CLI(LightningCLI):
     def exit_status(self) -> int:
         """What the process ends with; under SLURM a run that is to be started again is no failure."""
         received = self.interrupt.received
-        return 0 if received is None or (received != signal.SIGINT and slurm.under_slurm()) else 128 + received
+        if received is None or not self.trainer.is_global_zero:  # Lightning kills the first process when another fails
+            return 0
+        return 0 if received != signal.SIGINT and slurm.under_slurm() else 128 + received
 
     def _say(self, line: str) -> None:
         if self.trainer.is_global_zero:

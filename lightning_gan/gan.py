@@ -1,6 +1,6 @@
 """The training of a GAN: D and G in turn, Goodfellow et al. 2014, Algorithm 1."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, cast
@@ -96,6 +96,9 @@ class GAN(LightningModule):
                 f"{type(augment).__name__} adapts to the sign of D's logits, which means nothing under {type(loss).__name__}: "
                 "give it a probability"
             )
+        for network in (generator, discriminator):
+            if empty := [name for name, parameter in network.named_parameters() if parameter.numel() == 0]:
+                raise ValueError(f"{type(network).__name__} is without weights in {empty[0]}: some width is 0")
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator
@@ -148,51 +151,54 @@ class GAN(LightningModule):
         """Update D at real images (N, C, H, W) and as many generated ones."""
         due = due_at(self.penalties, step)
         weights = {name: self.changes.penalty * at(penalty.weight, self.images_seen) for name, penalty in due.items()}
-        real_logits = []
-
-        def part(real: Tensor, z: Tensor, y: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        optimizer, scalars, real_logits = self._optimizer(0), [], []
+        for x, z, labels in self._parts(real, self.latents("discriminator", step, len(real)), y):
             with torch.no_grad():
-                fake = call_frozen(self.generator, z, y).float()
-            real, fake = (x.detach().requires_grad_(bool(due)) for x in (real, fake))
+                fake = call_frozen(self.generator, z, labels).float()
+            x, fake = (images.detach().requires_grad_(bool(due)) for images in (x, fake))
 
             with self._full_precision() if due else nullcontext():
-                p = critique(self.discriminator, self.augment, real, fake, y)
+                p = critique(self.discriminator, self.augment, x, fake, labels)
                 adversarial = self.loss.discriminator(p.real_logits, p.fake_logits).mean()
                 terms = {name: weights[name] * penalty(p).mean() for name, penalty in due.items()}
             loss = adversarial + sum(due[name].every * term for name, term in terms.items())
+            self.manual_backward(loss / self.accumulate)
             real_logits.append(p.real_logits.detach())
-            scalars = {"loss/discriminator": adversarial} | {f"penalty/{name}": term for name, term in terms.items()}
-            return loss, scalars | {"logits/real": p.real_logits.mean(), "logits/fake": p.fake_logits.mean()}
+            logits = {"logits/real": p.real_logits.mean(), "logits/fake": p.fake_logits.mean()}
+            scalars.append(
+                {"loss/discriminator": adversarial, **logits, **{f"penalty/{name}": term for name, term in terms.items()}}
+            )
 
         # Lightning counts each call of an optimizer's `step` as a training step. D takes one in every training step, so
         # that D's are the ones to count.
-        optimizer, scalars = self._backward(0, part, real, self.latents("discriminator", step, len(real)), y)
         optimizer.step()
         if self.constraint is not None:
             self.constraint(self.discriminator)
         self.images_seen += len(real) * self.trainer.world_size
         for augmentation in self.augmentations:
             augmentation.update(torch.cat(real_logits), self.images_seen)
-        return scalars
+        return _means(scalars)
 
     def generator_step(self, real: Tensor, y: Tensor | None, step: int) -> dict[str, Tensor]:
         """Update G through D, which stays as it is."""
         due = due_at(self.generator_penalties, step // self.critic_steps)
-
-        def part(real: Tensor, z: Tensor, y: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-            critic = _critic(partial(call_frozen, self.discriminator), self.augment, y)
-            fake_logits = critic(self.generator(z, y))
-            real_logits = critic(real) if self.loss.generator_sees_real else fake_logits
+        optimizer, scalars = self._optimizer(1), []
+        for x, z, labels in self._parts(real, self.latents("generator", step, len(real)), y):
+            critic = _critic(partial(call_frozen, self.discriminator), self.augment, labels)
+            fake_logits = critic(self.generator(z, labels))
+            real_logits = critic(x) if self.loss.generator_sees_real else fake_logits
             adversarial = self.loss.generator(real_logits, fake_logits).mean()
 
             with self._full_precision() if due else nullcontext():
-                terms = {name: at(p.weight, self.images_seen) * p(self.generator, z, y).mean() for name, p in due.items()}
+                terms = {name: at(p.weight, self.images_seen) * p(self.generator, z, labels).mean() for name, p in due.items()}
             loss = adversarial + sum(due[name].every * term for name, term in terms.items())
-            return loss, {"loss/generator": adversarial} | {f"generator_penalty/{name}": term for name, term in terms.items()}
+            self.manual_backward(loss / self.accumulate)
+            scalars.append(
+                {"loss/generator": adversarial, **{f"generator_penalty/{name}": term for name, term in terms.items()}}
+            )
 
-        optimizer, scalars = self._backward(1, part, real, self.latents("generator", step, len(real)), y)
         self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)  # as optimizer.step(), but not counted
-        return scalars
+        return _means(scalars)
 
     def latents(self, purpose: str, step: int, n: int) -> Tensor:
         """Draw this process' share of a step's latents: (n, latent_dim).
@@ -276,20 +282,17 @@ class GAN(LightningModule):
         }
         return settings if self.augment is None else settings | {"augment/p": float(self.augment.p)}
 
-    def _backward(
-        self, index: int, part: Callable[..., tuple[Tensor, dict[str, Tensor]]], *batch: Tensor | None
-    ) -> tuple[LightningOptimizer, dict[str, Tensor]]:
-        """Set an optimizer's gradients to those of the batch's mean loss, computed part by part.
+    def _optimizer(self, index: int) -> LightningOptimizer:
+        """Get an optimizer, without the gradients of its last step."""
+        optimizer: LightningOptimizer = self.optimizers()[index]  # type: ignore[index]  # there are always two
+        optimizer.zero_grad()
+        return optimizer
 
-        Args:
-            index: of the optimizer.
-            part: returns the mean loss of a part of the batch, and the scalars to log.
-
-        Returns:
-            The optimizer, and the means of the scalars.
+    def _parts(self, *batch: Tensor | None) -> Iterator[tuple[Any, ...]]:
+        """Divide a batch into `accumulate` parts.
 
         Raises:
-            UserError: the parts would not be of one size.
+            UserError: they would not be of one size.
         """
         (n,) = {len(x) for x in batch if x is not None}
         if n % self.accumulate:
@@ -297,15 +300,7 @@ class GAN(LightningModule):
                 f"--model.accumulate={self.accumulate} does not divide the {n} images of a batch that a process has. "
                 "Take a number that does, or another --data.batch_size."
             )
-        optimizer: LightningOptimizer = self.optimizers()[index]  # type: ignore[index]  # there are always two
-        optimizer.zero_grad()
-        parts = [(None,) * self.accumulate if x is None else x.chunk(self.accumulate) for x in batch]
-        of_parts = []
-        for pieces in zip(*parts, strict=True):
-            loss, scalars = part(*pieces)
-            self.manual_backward(loss / self.accumulate)
-            of_parts.append({name: scalar.detach() for name, scalar in scalars.items()})
-        return optimizer, {name: torch.stack([scalars[name] for scalars in of_parts]).mean() for name in of_parts[0]}
+        return zip(*((None,) * self.accumulate if x is None else x.chunk(self.accumulate) for x in batch), strict=True)
 
     def _log(self, step: int) -> None:
         """Log a row of the latest scalars, each the mean over the processes.
@@ -345,3 +340,10 @@ def critique(
 
 def _critic(discriminator: Callable[..., Tensor], augment: Augmentation | None, y: Tensor | None) -> Critic:
     return lambda x: discriminator(x if augment is None else augment(x), y).float()
+
+
+def _means(scalars: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Average the scalars of a batch's parts."""
+    if len(scalars) == 1:
+        return {name: scalar.detach() for name, scalar in scalars[0].items()}
+    return {name: torch.stack([of_part[name].detach() for of_part in scalars]).mean() for name in scalars[0]}

@@ -32,6 +32,12 @@ def innermost(error: BaseException | None) -> BaseException | None:
     return error
 
 
+def first_line(error: BaseException | None) -> str:
+    """Tell an error in its first line; torch's go on with where in its own code they come from."""
+    line, *_ = str(error).splitlines() or [type(error).__name__]
+    return line.rstrip(".")
+
+
 def explain(message: str, options: list[str]) -> str:
     """Turn jsonargparse's report on a wrong option or value into one sentence.
 

@@ -56,8 +56,11 @@ def check_fits(gan: "GAN", checkpoint: dict[str, Any]) -> None:
     record, way_out = checkpoint["lightning_gan"], "Start from the run's own configuration with -c RUN/config.yaml."
     for name, ours in {"generator": gan.generator.record, "discriminator": gan.discriminator.record}.items():
         theirs = record[name]
-        with torch.device("meta"):  # what an older version did not know has its default
-            known = build(theirs).record if theirs["class_path"] == ours["class_path"] else theirs
+        try:
+            with torch.device("meta"):  # what an older version did not know has its default
+                known = build(theirs).record if theirs["class_path"] == ours["class_path"] else theirs
+        except (RuntimeError, ValueError):  # nothing can be built from it
+            known = theirs
         if known != ours:
             raise UserError(f"The checkpoint's {name} is {_call(theirs)}, but the configuration's is {_call(ours)}. {way_out}")
     optimizers = _optimizers(gan)
@@ -82,7 +85,10 @@ def take_over(gan: "GAN", checkpoint: dict[str, Any]) -> None:
     record = checkpoint["lightning_gan"]
     gan.images_seen = record["images_seen"]
     gan.scalars = {name: torch.tensor(value) for name, value in record.get("scalars", {}).items()}
-    changes = Changes(**record.get("changes", {}))
+    try:
+        changes = Changes(**record.get("changes", {}))
+    except TypeError as error:
+        raise UserError(f"The checkpoint's record of rollbacks cannot be read: {error}.") from error
     if changes.rollbacks >= gan.changes.rollbacks:  # if not, this is a rollback to before them
         gan.changes = changes
     for state, configured in zip(checkpoint["optimizer_states"], gan.configure_optimizers(), strict=True):

@@ -76,6 +76,14 @@ class Claim:
             raise UserError(f"The marker {self.folder / marker} could not be written: {error.strerror}.") from error
 
 
+def remove_empty(folder: Path) -> None:
+    """Remove a folder made by `make_run_folder` that a run did not get to use, and those above it if they are empty."""
+    with suppress(OSError):
+        folder.rmdir()
+        folder.parent.rmdir()
+        RUNS.rmdir()
+
+
 def make_run_folder(name: str, chosen: str | None = None) -> Path:
     """Make the folder of a new run: the chosen one, which must be new or empty, or `runs/<name>/<number>`.
 

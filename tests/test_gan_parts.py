@@ -28,15 +28,17 @@ FALLING = Linear(1.0, 0.0, images=4 * BATCH)  # 1, 3/4, 1/2, 1/4 and then 0, at 
 
 
 class Settings(Callback):
-    """Notes the optimizers' settings, and whatever was logged, at the end of each step."""
+    """Notes the optimizers' settings at the beginning of each step, and whatever was logged at its end."""
 
     def __init__(self) -> None:
         self.groups: list[list[dict[str, Any]]] = []
         self.scalars: list[dict[str, Tensor]] = []
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
         groups = [optimizer.param_groups[0] for optimizer in trainer.optimizers]
         self.groups.append([{name: value for name, value in group.items() if name != "params"} for group in groups])
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any) -> None:
         self.scalars.append(dict(outputs))
 
 

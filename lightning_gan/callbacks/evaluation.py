@@ -36,6 +36,9 @@ from lightning_gan.sampling import NotFinite
 RANKING = [name for name, score in SCORES.items() if score.of_features and name in LOWER_IS_BETTER | HIGHER_IS_BETTER]
 """Scores that a best checkpoint can be chosen by."""
 
+MOST_SAMPLES = 10**9
+"""More can only be a slip."""
+
 DISCRIMINATOR_IMAGES = 1024
 """Images of each kind that D is asked about."""
 
@@ -72,7 +75,7 @@ class Evaluation(EveryImages, Checkpoint):
         seed: int = 0,
     ) -> None:
         super().__init__(every_images)
-        if num_samples < 0 or test_samples < 1:
+        if not 0 <= num_samples <= MOST_SAMPLES or not 1 <= test_samples <= MOST_SAMPLES:
             raise ValueError(f"evaluation cannot take {num_samples} samples, and {test_samples} in test")
         if best not in RANKING:
             raise ValueError(f"there is no score '{best}' to choose the best checkpoint by; there are {', '.join(RANKING)}")

@@ -31,7 +31,7 @@ class StopOnSignal(Callback):
     """Heeded signals. If processes got different ones the last of these is what they agree on: a user's word counts most."""
 
     AGREE_EVERY = 10
-    """Steps between agreements: one costs a message and, on a GPU, waiting for the step, up to 2 ms; ten steps are soon done."""
+    """Steps between agreements: one costs a message and, on a GPU, waiting for the step, up to 2 ms; ten steps soon pass."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None

@@ -220,18 +220,19 @@ class DataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         _ = self.prepared  # building takes a lock and finds what is built, so any process may come first
 
-    def check_share(self, world_size: int) -> None:
-        """Refuse a batch that the processes cannot share equally.
+    def check_share(self, world_size: int, parts: int = 1) -> None:
+        """Refuse a batch that the processes, or the parts that each computes its share in, cannot share equally.
 
         Raises:
-            UserError: the number of processes does not divide the batch size.
+            UserError: their number does not divide the batch size.
         """
-        if self.batch_size % world_size:
-            below = self.batch_size // world_size * world_size
-            choices = " or ".join(str(size) for size in (below, below + world_size) if size)
+        if self.batch_size % (number := world_size * parts):
+            below = self.batch_size // number * number
+            choices = " or ".join(str(size) for size in (below, below + number) if size)
+            in_parts = f", in --model.accumulate={parts} parts each" if parts > 1 else ""
             raise UserError(
-                f"--data.batch_size={self.batch_size} images cannot be shared equally among {world_size} processes; "
-                f"take a multiple of {world_size}, such as {choices}."
+                f"--data.batch_size={self.batch_size} images cannot be shared equally among {world_size} "
+                f"process{'es' * (world_size > 1)}{in_parts}; take a multiple of {number}, such as {choices}."
             )
 
     def train_dataloader(self) -> TrainingLoader:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lightning_gan.errors import UserError
+from lightning_gan.files import expanded
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 DIGEST = "6726825d"
@@ -20,7 +21,7 @@ VARIABLE = "LIGHTNING_GAN_INCEPTION"
 def weights_file(weights: str | None = None) -> Path:
     """Say where the weights are to be: as given, $LIGHTNING_GAN_INCEPTION, or where torch-fidelity keeps its download."""
     chosen = weights or os.environ.get(VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path(torch.hub.get_dir(), "checkpoints", FILE)
+    return expanded(chosen) if chosen else Path(torch.hub.get_dir(), "checkpoints", FILE)
 
 
 def at_hand() -> bool:

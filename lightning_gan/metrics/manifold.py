@@ -10,11 +10,10 @@ import math
 import torch
 from torch import Tensor
 
-ROWS = 32
-"""Distances are computed in blocks of so many rows: small enough for a CPU's cache, large enough for a matrix product."""
+from lightning_gan.metrics.cells import Cells
 
-TILE = 2_000
-"""Where only the least distance of a row counts, blocks are of so many columns and an eighth as many rows: twice as fast."""
+ROWS = 512
+"""Distances of so many rows at most are found at once, to `cells.PART` others at most: no memory grows with all pairs."""
 
 RESOLUTION = 2.0**-40
 """Squared distances below this share of |x|^2 count as 0: they may be rounding, of which 2^-47 was measured with D = 4096."""
@@ -29,21 +28,12 @@ def neighbour_radii(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         Squared distances, (N,) and (N,), float64; nan where there are not so many other rows.
     """
-    x = x.double() - _centre(x)
-    norms = x.square().sum(1)
-    nearest, kth = x.new_full((2, len(x)), math.nan)
+    nearest, kth = torch.full((2, len(x)), math.nan, dtype=torch.float64, device=x.device)
     found = min(k, len(x) - 1)
     if found < 1:
         return nearest, kth
-    for start in range(0, len(x), ROWS):
-        rows = slice(start, start + ROWS)
-        block = _relative_distances(x[rows], x, norms)
-        block.diagonal(start).fill_(math.inf)  # itself: told by its place, since others may be as near
-        neighbours = block.topk(found, largest=False).values
-        nearest[rows] = _distances(neighbours[:, 0], norms[rows])
-        if found == k:
-            kth[rows] = _distances(neighbours[:, -1], norms[rows])
-    return nearest, kth
+    neighbours = _nearest(x, None, found)
+    return neighbours[:, 0], neighbours[:, -1] if found == k else kth
 
 
 def precision_recall_density_coverage(
@@ -69,27 +59,14 @@ def precision_recall_density_coverage(
     """
     centre = _centre(real)
     real, fake = real.double() - centre, fake.double() - centre
-    real_norms, fake_norms = real.square().sum(1), fake.square().sum(1)
-    real_reach = real_radii.maximum(RESOLUTION * real_norms) - real_norms  # to be compared with distances short of |x|^2
-    fake_radii = fake_radii.maximum(RESOLUTION * fake_norms)
-
-    recalled = inside = covered = real_norms.new_zeros((), dtype=torch.int64)
-    least = torch.full_like(fake_norms, math.inf)  # (M,), how far outside the ball of a real image that it is deepest in
-    for start in range(0, len(real), ROWS):
-        rows = slice(start, start + ROWS)
-        block = _relative_distances(real[rows], fake, fake_norms)  # (ROWS, M)
-        recalled = recalled + ((block - fake_radii).amin(1) <= -real_norms[rows]).sum()
-        block -= real_reach[rows, None]
-        inside = inside + (block <= 0).sum()
-        covered = covered + (block.amin(1) <= 0).sum()
-        least = least.minimum(block.amin(0))
-
+    inside, covered, precise = _in_balls(real, real_radii, fake)
+    _, _, recalled = _in_balls(fake, fake_radii, real)
     by_real, by_fake = (math.nan if radii.isnan().any() else 1.0 for radii in (real_radii, fake_radii))
     return {
-        "precision": by_real * (least <= 0).double().mean().item(),
-        "recall": by_fake * recalled.item() / len(real),
-        "density": by_real * inside.item() / (k * len(fake)),
-        "coverage": by_real * covered.item() / len(real),
+        "precision": by_real * precise / len(fake),
+        "recall": by_fake * recalled / len(real),
+        "density": by_real * inside / (k * len(fake)),
+        "coverage": by_real * covered / len(real),
     }
 
 
@@ -99,15 +76,7 @@ def nearest_distances(queries: Tensor, others: Tensor) -> Tensor:
     Returns:
         Squared distances, (N,), float64.
     """
-    centre = _centre(others)
-    queries = queries.double() - centre
-    nearest = queries.new_full((len(queries),), math.inf)
-    for tile in others.split(TILE):  # (TILE, D), all of which are never in float64 at once
-        tile = tile.double() - centre
-        norms = tile.square().sum(1)
-        blocks = [_relative_distances(rows, tile, norms).amin(1) for rows in queries.split(TILE // 8)]
-        nearest = nearest.minimum(torch.cat(blocks))
-    return _distances(nearest, queries.square().sum(1))
+    return _nearest(queries, others, 1)[:, 0]
 
 
 def copy_threshold(held_out: Tensor) -> float:
@@ -164,6 +133,59 @@ def duplicates(nearest: Tensor, real_radii: Tensor) -> float:
 
 def _centre(x: Tensor) -> Tensor:
     return x.double().mean(0)
+
+
+def _nearest(x: Tensor, others: Tensor | None, k: int) -> Tensor:
+    """Find how far the k nearest of `others`, (M, D), or of the other rows, are from each row of `x`, (N, D).
+
+    Returns:
+        Squared distances, (N, k), ascending, float64.
+    """
+    among = x if others is None else others
+    centre = _centre(among)
+    cells = Cells(among, centre)
+    x = x.double() - centre
+    norms = x.square().sum(1)
+    to_pivots = torch.cdist(x, cells.pivots)
+    own = cells.cell if others is None else to_pivots.argmin(1)
+    least = x.new_full((len(x), k), math.inf)
+    for first in (True, False):  # its own cell says how far at most the others need to be looked at
+        for cell, columns in cells.rows():
+            looking = own == cell
+            if not first:
+                looking = ~looking & cells.near(cell, to_pivots[:, cell], least[:, -1].sqrt())
+            y = among[columns].double() - centre  # all of which are never in float64 at once
+            y_norms = y.square().sum(1)
+            for rows in looking.nonzero().flatten().split(ROWS):
+                block = _distances(_relative_distances(x[rows], y, y_norms), norms[rows, None])
+                if first and others is None:
+                    block[rows[:, None] == columns] = math.inf  # itself: told by its place, since others may be as near
+                nearer = block.amin(1) < least[rows, -1]
+                rows = rows[nearer]
+                least[rows] = torch.cat([least[rows], block[nearer]], 1).topk(k, largest=False).values
+    return least
+
+
+def _in_balls(x: Tensor, radii: Tensor, y: Tensor) -> tuple[int, int, int]:
+    """Find which of `y`, (M, D) float64, lie in balls about `x`, (N, D) float64, of squared radii (N,).
+
+    Returns:
+        How many pairs of a ball and what lies in it there are, how many balls that are not empty, and how many of `y` in any.
+    """
+    cells = Cells(y, torch.zeros_like(y[0]))
+    x_norms, y_norms = x.square().sum(1), y.square().sum(1)
+    reach = radii.maximum(RESOLUTION * x_norms) - x_norms  # to be compared with distances short of |x|^2
+    to_pivots = torch.cdist(x, cells.pivots)
+    pairs = 0
+    full, caught = torch.zeros_like(x_norms, dtype=torch.bool), torch.zeros_like(y_norms, dtype=torch.bool)
+    for cell, columns in cells.rows():
+        tile, tile_norms = y[columns], y_norms[columns]
+        for rows in cells.near(cell, to_pivots[:, cell], radii.sqrt()).nonzero().flatten().split(ROWS):
+            inside = _relative_distances(x[rows], tile, tile_norms) <= reach[rows, None]
+            pairs += int(inside.sum())
+            full[rows] |= inside.any(1)
+            caught[columns] |= inside.any(0)
+    return pairs, int(full.sum()), int(caught.sum())
 
 
 def _relative_distances(x: Tensor, y: Tensor, y_norms: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, uint8
 
-SCHEMA = 1
+SCHEMA = 2
 """Part of the key: to be raised whenever the same spec would give other tensors."""
 
 Content = tuple[dict[str, Tensor], dict[str, Any]]

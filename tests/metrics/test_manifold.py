@@ -6,6 +6,7 @@ from prdc import compute_prdc
 from torch import Tensor
 from torch.testing import assert_close
 
+from lightning_gan.metrics.cells import Cells
 from lightning_gan.metrics.manifold import (
     copy_rate,
     copy_threshold,
@@ -151,6 +152,32 @@ class TestNearestDistances:
     def test_of_copies_are_zero_however_large_the_features(self) -> None:
         others = 1e4 * normal("x", shape=(500, 300))
         assert (nearest_distances(others[::3], others) == 0).all()
+
+
+class TestCells:
+    @pytest.mark.parametrize("shift", [0.0, 1000.0])
+    def test_pass_over_most_pairs_of_clustered_features_and_change_nothing(
+        self, shift: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, fake = shift + clusters("x", 900, 10, narrowest=0.003), shift + clusters("y", 700, 10, narrowest=0.003)
+        expected = shares(real, fake, 5), nearest_distances(fake, real)
+        monkeypatch.setattr("lightning_gan.metrics.cells.CELLS", 1)
+        whole = shares(real, fake, 5), nearest_distances(fake, real)
+        assert expected[0] == whole[0]
+        assert_close(expected[1], whole[1])
+
+    def test_of_clusters_are_seldom_near(self) -> None:
+        x = clusters("x", 900, 10).double()
+        cells, to_self = Cells(x, torch.zeros(16).double()), torch.zeros(900).double()
+        near = torch.stack([cells.near(i, distance, to_self) for i, distance in enumerate(torch.cdist(x, cells.pivots).T)], 1)
+        assert near.gather(1, cells.cell[:, None]).all()
+        assert near.double().mean() < 0.2
+
+    def test_that_are_large_are_worked_on_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        real, fake = clusters("x", 300, 10), clusters("y", 200, 10)
+        expected = shares(real, fake, 5)
+        monkeypatch.setattr("lightning_gan.metrics.cells.PART", 7)
+        assert shares(real, fake, 5) == expected
 
 
 class TestCopies:
