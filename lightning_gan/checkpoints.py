@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}.")
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
-            if archive.testzip() is not None:
-                raise zipfile.BadZipFile
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        _check_archive(path)
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         record = checkpoint["lightning_gan"] if "state_dict" in checkpoint else None
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except pickle.UnpicklingError as error:  # whole, but it asks for more than data
         raise UserError(f"{path} is not a checkpoint of lightning_gan.") from error
-    except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
         raise DamagedCheckpoint(f"{path} is damaged, or not a checkpoint.") from error
     except (AttributeError, TypeError, LookupError):
         record = None
@@ -56,6 +55,22 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def _check_archive(path: Path) -> None:
+    """Refuse what torch would not have written, as small files that become large ones, and compare the checksums: it does not.
+
+    Raises:
+        zipfile.BadZipFile: it is that, or damaged; other errors too, if it is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise zipfile.BadZipFile
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise zipfile.BadZipFile
+        if archive.testzip() is not None:
+            raise zipfile.BadZipFile
+
+
 def _complete(checkpoint: dict[str, Any]) -> bool:
     """Whether a checkpoint has what all readers of it take for granted."""
     record = checkpoint["lightning_gan"]
@@ -66,10 +81,19 @@ def _complete(checkpoint: dict[str, Any]) -> bool:
         and all(isinstance(n["class_path"], str) and isinstance(n["init_args"], dict) for n in networks if n)
         and all(type(number) is int and number >= 0 for number in numbers)
         and isinstance(checkpoint["state_dict"], dict)
-        and all(isinstance(tensor, torch.Tensor) for tensor in checkpoint["state_dict"].values())
+        and all(_is_held(tensor) for tensor in checkpoint["state_dict"].values())
         and isinstance(checkpoint.get("optimizer_states"), list)
+        and len(checkpoint["optimizer_states"]) == 2
+        and all(isinstance(checkpoint.get(name), dict) for name in ("callbacks", "loops"))
         and isinstance(record.get("changes", {}), dict)
     )
+
+
+def _is_held(tensor: Any) -> bool:
+    """Whether it is a tensor with all its numbers in the file: one number, repeated, could say that it is any size."""
+    if not (isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and not tensor.is_meta):
+        return False
+    return tensor.nbytes <= tensor.untyped_storage().nbytes()
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Any], list[tuple[Path, DamagedCheckpoint]]] | None:

@@ -31,6 +31,8 @@ def check_options(config: Namespace) -> None:
         )
     if config.trainer.accumulate_grad_batches != 1:
         raise UserError("--trainer.accumulate_grad_batches does not know of two networks. Use --model.accumulate.")
+    if config.trainer.max_steps == 0 or config.trainer.max_epochs == 0:
+        raise UserError("--trainer.max_steps and --trainer.max_epochs must be at least 1, or -1 for no limit.")
     if config.trainer.precision not in PRECISIONS:
         raise UserError(f"--trainer.precision must be 32-true, bf16-mixed or 16-mixed, not {config.trainer.precision}.")
 

@@ -1,12 +1,13 @@
 """The trainer's command line: LightningCLI, with what the data decides carried to the networks."""
 
 import logging
-import math
 import os
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -24,16 +25,17 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from lightning_gan import processes, slurm
 from lightning_gan.callbacks import Evaluation, Health, ImagesProgressBar, LastCheckpoint, SampleGrid, StopOnSignal
 from lightning_gan.callbacks.checkpoint import AtomicCheckpointIO
+from lightning_gan.callbacks.claim import StopWhenStartedAnew
 from lightning_gan.callbacks.rollback import fit_with_rollbacks
 from lightning_gan.checkpoints import read_checkpoint
 from lightning_gan.checks import check_options
-from lightning_gan.configuration import ConfigFile
+from lightning_gan.configuration import ConfigFile, make_absolute
 from lightning_gan.data import DataModule
 from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
 from lightning_gan.launching import launch
 from lightning_gan.options import ReadableErrors, first_line, innermost
-from lightning_gan.resuming import NothingLeft, Resumed, configuration_of, run_to_resume
+from lightning_gan.resuming import NothingLeft, Resumed, configuration_of, last_step, out_of_time, run_to_resume
 from lightning_gan.run_folder import DONE, REQUEUE, RUNS, Claim, make_run_folder, remove_empty
 from lightning_gan.summary import whereabouts
 from lightning_gan.tracking import MetricsCSV, WandbMode, start_wandb
@@ -120,7 +122,9 @@ class CLI(LightningCLI):
                 "Another process of this run has ended: its own message is above, or in its log. Go on with fit --resume RUN."
             ) from error
         finally:
-            wandb.teardown()
+            with suppress(Exception):  # its service may have got the signal that ended us; what it has is on the disk
+                wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
+                wandb.teardown()
             if processes.several():  # Lightning would leave it to the interpreter's last moments, where it aborted once
                 torch.distributed.destroy_process_group()
 
@@ -134,6 +138,8 @@ class CLI(LightningCLI):
         files = [DEFAULT_RUN] if run is None else [DEFAULT_RUN, configuration_of(run)]
         self.config = parser.parse_args([command, *(f"--config={file}" for file in files), *options])
         del self.config[command].config[: len(files)]
+        if self.config[command].resume and run is None:
+            raise UserError("--resume is to be given on the command line, not in a configuration file.")
         check_options(self.config[command])
 
     @staticmethod
@@ -195,10 +201,11 @@ class CLI(LightningCLI):
             if config.run_dir or config.ckpt_path or self.subcommand != "fit":
                 raise UserError("--resume is for `fit` alone, and stays in the run's folder: no --run_dir and no --ckpt_path.")
             self.resumed = Resumed(Path(config.resume), config.max_images)
+            self.checkpoint = self.resumed.checkpoint
             config.ckpt_path = self.resumed.ckpt_path and str(self.resumed.ckpt_path)
         if self.subcommand != "fit" and not config.ckpt_path:
             raise UserError(f"{self.subcommand} needs --ckpt_path RUN/checkpoints/best.ckpt, the checkpoint to score.")
-        if config.ckpt_path:
+        if config.ckpt_path and self.checkpoint is None:
             self.checkpoint = read_checkpoint(Path(config.ckpt_path))  # refused here rather than from deep inside, later
 
     def instantiate_classes(self) -> None:
@@ -226,7 +233,11 @@ class CLI(LightningCLI):
             config.limit_val_batches = None
             return super().instantiate_trainer(logger=config.logger or False, plugins=plugins, **kwargs)
         config.callbacks = [self.interrupt, *config.callbacks]
-        kwargs["max_steps"] = self._max_steps(config)
+        limits = self._get(self.config, "max_images"), config.max_steps, config.max_epochs
+        kwargs["max_steps"], nothing_left = last_step(limits, self.datamodule.batch_size, self.checkpoint, self.resumed)
+        if nothing_left:
+            config.max_epochs = -1
+            config.callbacks.append(NothingLeft())
         if config.fast_dev_run:
             return super().instantiate_trainer(logger=False, plugins=plugins, **kwargs)
         _ = self.datamodule.prepared  # what is wrong with the data or the extractor is said before there is a run folder
@@ -235,24 +246,6 @@ class CLI(LightningCLI):
         if evaluation.num_samples:
             self.extractor = evaluation.prepare(self.datamodule)
         return self._instantiate_with_run_dir(config.logger, plugins, **kwargs)
-
-    def _max_steps(self, config: Any) -> int:
-        """Translate `max_images` to steps, counted from the checkpoint on if there is one."""
-        images: int = self._get(self.config, "max_images")
-        given: int = config.max_steps
-        images_before = steps_before = 0
-        if self.checkpoint is not None:
-            images_before, steps_before = self.checkpoint["lightning_gan"]["images_seen"], self.checkpoint["global_step"]
-            nothing_left = images <= images_before or -1 < given <= steps_before
-            if self.resumed is not None and nothing_left:  # it was killed between its last step and its end
-                config.callbacks = [*config.callbacks, NothingLeft()]
-                return int(steps_before) + 1
-            if images <= images_before:
-                raise UserError(f"The checkpoint has seen {images_before:,} images already. Raise --max_images={images}.")
-            if nothing_left:
-                raise UserError(f"The checkpoint has taken {steps_before:,} steps already. Raise --trainer.max_steps={given}.")
-        steps: int = steps_before + math.ceil((images - images_before) / self.datamodule.batch_size)
-        return steps if given == -1 else min(steps, given)
 
     def _instantiate_with_run_dir(self, loggers: Any, plugins: list[Any], **kwargs: Any) -> Trainer:
         config = self.config[self.subcommand]
@@ -268,7 +261,8 @@ class CLI(LightningCLI):
             self.run_dir = Path(chosen or os.environ.get(RUN_DIR_VARIABLE, RUNS))
         self.claim = Claim(self.run_dir)
         theirs = loggers if isinstance(loggers, list) else [loggers] if isinstance(loggers, Logger) else []
-        metrics = MetricsCSV(self.run_dir, self.resumed.metrics_rows if self.resumed else 0, self.claim)
+        metrics = MetricsCSV(self.run_dir, claim=self.claim)
+        self._get(self.config_init, "trainer").callbacks.append(StopWhenStartedAnew(self.claim))
         try:
             trainer = super().instantiate_trainer(
                 default_root_dir=self.run_dir,
@@ -283,12 +277,15 @@ class CLI(LightningCLI):
             raise
         if _rank() == 0:
             os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
+            make_absolute(config)
             self.claim.take(self._parser(self.subcommand).dump(config, skip_none=False))
+            repeated = 0
             if self.resumed is not None:
-                self.resumed.clear_away()
+                self.checkpoint, metrics.rows, repeated = self.resumed.take_over()
+                self.config_init[self.subcommand].ckpt_path = self.resumed.ckpt_path
                 metrics.cut_back()
             if not any(isinstance(logger, WandbLogger) for logger in theirs):
-                trainer.loggers = [*trainer.loggers, *start_wandb(self.run_dir, config.name, config.wandb)]
+                trainer.loggers = [*trainer.loggers, *start_wandb(self.run_dir, config.name, config.wandb, repeated)]
         return trainer
 
     def fit(self, model: GAN, datamodule: DataModule, **kwargs: Any) -> None:
@@ -304,7 +301,10 @@ class CLI(LightningCLI):
             for line in whereabouts(self.run_dir, evaluation, self.trainer.loggers):
                 self._say(line)
         if self.claim is not None and self.trainer.is_global_zero and self.interrupt.received != signal.SIGINT:
-            self.claim.mark(DONE if self.interrupt.received is None else REQUEUE)
+            if self.interrupt.received is not None:
+                self.claim.mark(REQUEUE)
+            elif not out_of_time(self.trainer):
+                self.claim.mark(DONE)
 
     def validate(self, model: GAN, datamodule: DataModule, **kwargs: Any) -> None:
         self._say(self.extractor)

@@ -52,6 +52,8 @@ def evaluate(
     file = open_samples(samples, data.image_shape)
     real = real_images(data)
     chosen, reason = choose(extractor, real)
+    output = output or Path(f"{samples}.{chosen.name}.scores.json")
+    _check_output(output)
     print(reason, flush=True)
     suite = Suite(chosen, real, find_device(device))
     with progress(len(file)) as bar:
@@ -59,7 +61,7 @@ def evaluate(
     floor = suite.floor(len(file))
     facts = {"source": str(samples), "source_sha256": file.digest}
     record = facts | record_of(suite, data, len(file)) | {"seconds": round(time.monotonic() - started, 1)}
-    scorecard.publish(output or Path(f"{samples}.{chosen.name}.scores.json"), scores, floor, record)
+    scorecard.publish(output, scores, floor, record)
 
 
 def _check_output(path: Path) -> None:
@@ -71,9 +73,9 @@ def _check_output(path: Path) -> None:
     if not os.path.lexists(path):
         return
     try:
-        scores = json.loads(path.read_text())
+        scores = json.loads(path.read_text()) if path.is_file() else None
         taken = not (isinstance(scores, dict) and "scores" in scores)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         taken = True
     if taken:
         raise UserError(f"{path} exists already, and does not hold scores. Name another --output, or remove it first.")

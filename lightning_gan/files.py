@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,14 +15,14 @@ def written_aside(path: Path) -> Iterator[Path]:
 
     Once it has taken the place it is on the disk, and not only on its way there.
     """
-    aside = path.with_name(f".{path.name}.partial")  # one fixed name, so that killed writes do not pile up
+    aside = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")  # nobody else's, anywhere
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
-        _sync(aside)
+        sync(aside)
         aside.replace(path)
         with suppress(OSError):  # some file systems do not do that for folders
-            _sync(path.parent)
+            sync(path.parent)
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
@@ -37,7 +38,12 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's names, is on the disk and would outlast a power cut.
+
+    Raises:
+        OSError: it cannot be.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -36,6 +36,7 @@ def record_of(gan: "GAN") -> dict[str, Any]:
         "version": __version__,
         "format": FORMAT,
         "processes": gan.trainer.world_size,
+        "data": getattr(gan.trainer.datamodule, "identity", {}),  # type: ignore[attr-defined]  # a connector sets it
         "images_seen": gan.images_seen,
         "seed": gan.seed,
         "changes": asdict(gan.changes),
@@ -69,7 +70,8 @@ def check_fits(gan: "GAN", checkpoint: dict[str, Any]) -> None:
             f"The checkpoint's optimizers of D and G are {' and '.join(saved)}, but the configuration's are "
             f"{' and '.join(optimizers)}. {way_out}"
         )
-    if others := sorted(gan.state_dict().keys() ^ checkpoint["state_dict"].keys()):
+    ours, theirs = ({name: x.shape for name, x in state.items()} for state in (gan.state_dict(), checkpoint["state_dict"]))
+    if others := sorted(name for name, _ in ours.items() ^ theirs.items()):
         part, _, _ = others[0].rpartition(".")
         option = "further_half_lives" if part.startswith("further_averages.") else part
         raise UserError(f"The checkpoint's and the configuration's model.{option} differ. {way_out}")

@@ -12,6 +12,7 @@ from lightning_gan.files import write_text
 
 RUNS = Path("runs")
 CONFIG = "config.yaml"
+CLAIM = ".claim"
 DONE = "DONE"
 """Names the marker of a run that has come to its end."""
 REQUEUE = "REQUEUE"
@@ -29,8 +30,8 @@ class Claim:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._file = folder / ".claim"
-        self._claim = f"{uuid.uuid4()} {socket.gethostname()} {os.getpid()}"
+        self._file = folder / CLAIM
+        self._claim = f"{uuid.uuid4()} on {socket.gethostname()} as process {os.getpid()}"
 
     def take(self, configuration: str) -> None:
         """Claim the folder, whoever holds it, and clear away the markers of an earlier start.
@@ -42,8 +43,10 @@ class Claim:
             UserError: the folder cannot be written to.
         """
         try:
-            write_text(self.folder / CONFIG, configuration)
             write_text(self._file, self._claim)
+            write_text(self.folder / CONFIG, configuration)
+            for left in (*self.folder.glob(".*.partial"), *self.folder.glob("*/.*.partial")):  # by starts that were killed
+                left.unlink(missing_ok=True)
             for marker in (DONE, REQUEUE):
                 (self.folder / marker).unlink(missing_ok=True)
         except OSError as error:
@@ -55,13 +58,13 @@ class Claim:
         Raises:
             UserError: it does not.
         """
-        with suppress(FileNotFoundError):  # then there is nobody else
-            if (holder := self._file.read_text()) != self._claim:
-                _, host, process = holder.split()
-                raise UserError(
-                    f"{self.folder} was started anew, as process {process} on {host}. This one ends, and has written nothing "
-                    "since."
-                )
+        try:
+            holder = self._file.read_text()
+        except OSError:  # nobody else, or a disk that is out of order for the moment
+            return
+        if holder and holder != self._claim:
+            _, _, where = holder.partition(" ")
+            raise UserError(f"{self.folder} was started anew, {where}, and this start of it ends.")
 
     def mark(self, marker: str) -> None:
         """Leave a marker for whoever watches the run.
@@ -100,7 +103,7 @@ def make_run_folder(name: str, chosen: str | None = None) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             if (folder / CONFIG).exists():
                 raise UserError(f"The run folder {folder} has a run in it: --resume it, or name another with --run_dir.")
-            if any(path for path in folder.iterdir() if path.suffix != ".partial"):  # of a start that was killed at once
+            if any(path for path in folder.iterdir() if path.suffix != ".partial" and path.name != CLAIM):  # of a start killed
                 raise UserError(f"The run folder {folder} is not empty. Name another with --run_dir.")
             return folder
         parent = RUNS / name

@@ -81,13 +81,15 @@ def open_samples(path: Path, image_shape: Shape) -> SampleFile:
         UserError: there is nothing, or nothing that can be used, at the path.
     """
     with _sentences(path):
-        is_folder, is_there = path.is_dir(), path.exists()
+        is_folder, is_file, is_there = path.is_dir(), path.is_file(), path.exists()
     if is_folder:
         return _Pictures(path, image_shape)
     if not is_there:
         raise UserError(f"There are no samples {path}: name a .npz or .npy file, or a folder of images.")
     if path.suffix.lower() not in (".npz", ".npy"):
         raise UserError(f"{path} is neither a .npz or .npy file nor a folder of images, which is how samples are given.")
+    if not is_file:  # to read a pipe is to wait for somebody to write to it
+        raise UserError(f"{path} is no regular file, and is read more than once: write the samples to one.")
     return _Array(path, image_shape)
 
 

@@ -51,8 +51,12 @@ def load_generator(ckpt_path: str | Path, half_life: float | None = None) -> Gen
         further = {name.split(".")[1] for name in checkpoint["state_dict"] if name.startswith("further_averages.")}
         known = f"those of {', '.join(sorted(further))} images" if further else "none"
         raise UserError(f"--half_life {half_life:g}: of further averages {path} holds {known}.")
+    record = checkpoint["lightning_gan"]["generator"]
     try:
-        generator = build(checkpoint["lightning_gan"]["generator"])
+        if record["class_path"].startswith("lightning_gan."):  # others may need their values to be built
+            with torch.device("meta"):  # what does not fit takes no memory, whatever size it says it is
+                build(record).load_state_dict({name: x.to("meta") for name, x in state.items()})
+        generator = build(record)
         generator.load_state_dict(state)
         if not isinstance(generator, Generator):
             raise ValueError(f"{type(generator).__name__} is not a generator")

@@ -13,6 +13,9 @@ from lightning_gan.errors import UserError
 
 SPECIAL_STEPS = 0xFFFFFFF0
 """From here on the numbers of job steps are not srun's: a batch script, an interactive shell, ..."""
+TASKS_PER_NODE = "SLURM_STEP_TASKS_PER_NODE"
+"""Names a variable like `4`, `4(x2)` or `4,3`."""
+COUNTED_BY_SRUN = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_NUM_NODES", TASKS_PER_NODE)
 
 
 def under_slurm() -> bool:
@@ -31,7 +34,7 @@ def environment(devices: int | str | list[int], num_nodes: int) -> ClusterEnviro
         num_nodes: the trainer's.
 
     Raises:
-        UserError: srun has started another number of processes, or is needed to start them.
+        UserError: srun has started another number of processes, or is needed to start them, or its variables are not whole.
     """
     if not under_slurm() or TorchElasticEnvironment.detect():
         return None
@@ -39,20 +42,26 @@ def environment(devices: int | str | list[int], num_nodes: int) -> ClusterEnviro
         if num_nodes > 1:
             raise UserError(f"--trainer.num_nodes {num_nodes} needs srun before the command, as in slurm/train.sbatch.")
         return LightningEnvironment()
-    tasks, nodes = os.environ["SLURM_STEP_TASKS_PER_NODE"], os.environ["SLURM_STEP_NUM_NODES"]
+    for variable in COUNTED_BY_SRUN:
+        if not (value := os.environ.get(variable, "")).isdecimal() and not (value and variable == TASKS_PER_NODE):
+            raise UserError(
+                f"srun is said to have started this process, but {variable} is '{value}' in the environment: start it with "
+                "srun, or without SLURM_STEP_ID."
+            )
+    tasks, nodes = os.environ[TASKS_PER_NODE], os.environ["SLURM_STEP_NUM_NODES"]
     if tasks != f"{_number(devices)}" + (f"(x{num_nodes})" if num_nodes > 1 else ""):
         raise UserError(
             f"srun has started this many tasks on each node: {tasks}. That takes --trainer.devices {tasks.partition('(')[0]} "
             f"--trainer.num_nodes {nodes}, not {devices} and {num_nodes}."
         )
-    os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(_number(devices)))  # Lightning insists, even if --ntasks said the same
+    os.environ["SLURM_NTASKS_PER_NODE"] = str(_number(devices))  # Lightning insists; it may be that of the allocation
     return SLURMEnvironment(auto_requeue=False)
 
 
 def _in_srun_step() -> bool:
     """Tell srun's processes from those of a shell that it may have started (`srun --pty bash`)."""
-    step = int(os.environ.get("SLURM_STEP_ID", SPECIAL_STEPS))
-    return step < SPECIAL_STEPS and "SLURM_PTY_PORT" not in os.environ
+    step = os.environ.get("SLURM_STEP_ID", "")
+    return step.isdecimal() and int(step) < SPECIAL_STEPS and "SLURM_PTY_PORT" not in os.environ
 
 
 def _number(devices: int | str | list[int]) -> int | str:

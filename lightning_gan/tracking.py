@@ -4,6 +4,7 @@ import csv
 import os
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 from lightning_gan.errors import UserError
-from lightning_gan.files import write_text, written_aside
+from lightning_gan.files import sync, write_text, written_aside
 from lightning_gan.run_folder import Claim
 
 WandbMode = Literal["auto", "online", "offline", "off"]
@@ -62,14 +63,19 @@ class MetricsCSV(Logger):
         row = {**metrics, "step": step}
         if self._claim is not None:
             self._claim.check()
+        size = None
         try:
             self.save()
             if new := sorted(set(row) - set(self._columns)):
                 self._rewrite([*self._columns, *new])
+            size = self.path.stat().st_size
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerow(row)
             self.rows += 1
         except OSError as error:  # a row less is no reason to stop
+            with suppress(OSError):
+                if size is not None:
+                    os.truncate(self.path, size)  # half a row would be glued to the next
             rank_zero_warn(f"A row of {self.path} could not be written: {error.strerror}.")
 
     @rank_zero_only
@@ -98,6 +104,12 @@ class MetricsCSV(Logger):
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"{self.path} cannot be gone on with: {getattr(error, 'strerror', error)}.") from error
 
+    def sync(self) -> int:
+        """Bring the rows to the disk, for a checkpoint to rely on, and count them."""
+        with suppress(OSError):  # there are none, or they cannot be written, which has been warned of
+            sync(self.path)
+        return self.rows
+
     def _rewrite(self, columns: list[str]) -> None:
         """Write the file, with the rows it has, under these columns."""
         rows = []
@@ -115,7 +127,8 @@ class TolerantWandbLogger(WandbLogger):
     """A WandbLogger that never stops a run: when W&B fails it says so once and is silent from then on."""
 
     _failed = False
-    _repeated = 0
+    repeated = 0
+    """Steps that rollbacks have taken training back by, all in all: W&B's own axis goes on."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log at a training step, which is W&B's own axis, too: it does not take a second time what a resumed run repeats."""
@@ -123,10 +136,10 @@ class TolerantWandbLogger(WandbLogger):
 
     def go_back(self, steps: int) -> None:
         """Be told that training has gone back; what it does from there is other than before, and to be recorded."""
-        self._repeated += steps
+        self.repeated += steps
 
     def _log(self, values: Callable[[], dict[str, Any]], step: int | None) -> None:
-        self._try(lambda: self.experiment.log(values(), step=None if step is None else step + self._repeated))
+        self._try(lambda: self.experiment.log(values(), step=None if step is None else step + self.repeated))
 
     def log_hyperparams(self, params: Any) -> None:
         self._try(super().log_hyperparams, params)
@@ -154,7 +167,7 @@ class TolerantWandbLogger(WandbLogger):
             rank_zero_warn(f"W&B stopped recording ({error}); training goes on, and metrics.csv has everything.")
 
 
-def start_wandb(run_dir: Path, name: str, mode: WandbMode) -> list[TolerantWandbLogger]:
+def start_wandb(run_dir: Path, name: str, mode: WandbMode, repeated: int = 0) -> list[TolerantWandbLogger]:
     """Start or go on with the run folder's W&B run, without ever asking, blocking for long or failing.
 
     Its id is kept in the folder's file `wandb_id`; a sweep's, in the environment, is used where there is one.
@@ -163,6 +176,7 @@ def start_wandb(run_dir: Path, name: str, mode: WandbMode) -> list[TolerantWandb
         run_dir: the run folder; the record is kept in its `wandb` folder.
         name: the run's name.
         mode: `auto` follows `WANDB_MODE` if that is set, and otherwise is online with an API key and offline without.
+        repeated: steps that rollbacks have taken training back by.
 
     Returns:
         The logger, or nothing if it is off or cannot be had.
@@ -182,7 +196,9 @@ def start_wandb(run_dir: Path, name: str, mode: WandbMode) -> list[TolerantWandb
             )
             run.define_metric("images_seen")
             run.define_metric("*", step_metric="images_seen")
-            return [TolerantWandbLogger(experiment=run)]
+            logger = TolerantWandbLogger(experiment=run)
+            logger.repeated = repeated
+            return [logger]
         except Exception as error:  # whatever is wrong with it, training does not depend on it
             rank_zero_warn(f"W&B could not start {attempt} ({' '.join(str(error).split())}).")
     return []

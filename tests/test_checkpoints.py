@@ -1,6 +1,9 @@
 """Checkpoint files: what is not what was written is refused."""
 
 import random
+import tracemalloc
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ def content(step: int = 0, **record: Any) -> dict[str, Any]:
     weights = torch.randn(500, generator=torch.Generator().manual_seed(step))
     network = {"class_path": "lightning_gan.networks.MLPGenerator", "init_args": {}}
     about = {"version": "0", "images_seen": step, "generator": network, "discriminator": network}
-    return {"state_dict": {"weights": weights}, "optimizer_states": [], "global_step": 1, "lightning_gan": about | record}
+    lightning: dict[str, Any] = {"optimizer_states": [{}, {}], "global_step": 1, "callbacks": {}, "loops": {}}
+    return {"state_dict": {"weights": weights}, "lightning_gan": about | record} | lightning
 
 
 @pytest.fixture
@@ -52,6 +56,72 @@ def test_a_flipped_bit_is_found_wherever_it_matters(tmp_path: Path) -> None:
     assert found > 300  # more than half of the file is the weights
 
 
+def test_a_flipped_bit_of_a_head_is_found_or_does_not_matter(tmp_path: Path) -> None:
+    torch.save(content(), path := tmp_path / "last.ckpt")
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        heads = [range(member.header_offset, member.header_offset + 100) for member in archive.infolist()]
+        directory = range(archive.start_dir, len(whole))
+    draw = random.Random(0)
+    bits = [(position, bit) for position in directory for bit in range(8) if draw.random() < 0.2 or bit == position % 8]
+    bits += [(position, draw.randrange(8)) for head in heads for position in head]
+    with path.open("r+b") as file:
+        for position, bit in bits:
+            file.seek(position)
+            file.write(bytes([whole[position] ^ 1 << bit]))
+            file.flush()
+            with suppress(UserError):
+                read = read_checkpoint(path)
+                assert torch.equal(read.pop("state_dict")["weights"], content()["state_dict"]["weights"])
+                assert read == {name: value for name, value in content().items() if name != "state_dict"}
+            file.seek(position)
+            file.write(whole[position : position + 1])
+            file.flush()
+    read_checkpoint(path)
+
+
+def rewritten(path: Path, **changed: bytes) -> None:
+    """Save a checkpoint, and write it again with members, by their stems, in place of its own, compressed."""
+    torch.save(content(), path)
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename: archive.read(member) for member in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            method = zipfile.ZIP_DEFLATED if Path(name).stem in changed else zipfile.ZIP_STORED
+            archive.writestr(name, changed.get(Path(name).stem, data), method)
+
+
+def test_small_files_that_become_large_ones_are_not_unpacked(tmp_path: Path) -> None:
+    rewritten(path := tmp_path / "last.ckpt")
+    read_checkpoint(path)
+    rewritten(path, data=bytes(50_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedCheckpoint, match=r"last\.ckpt is damaged"):
+            read_checkpoint(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5_000_000
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    torch.save(content(), path := tmp_path / "last.ckpt")
+    with zipfile.ZipFile(path, "a") as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+        archive.filelist.extend([largest] * 10)
+        archive.comment = b"another directory is written"
+    with pytest.raises(DamagedCheckpoint):
+        read_checkpoint(path)
+
+
+def test_one_number_cannot_stand_for_many(tmp_path: Path) -> None:
+    weights = torch.zeros(1).expand(1000, 1000)
+    torch.save(content() | {"state_dict": {"weights": weights}}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"last\.ckpt is not a whole checkpoint"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.9, 0.999])
 def test_a_file_that_was_cut_short_is_damaged(tmp_path: Path, share: float) -> None:
     path = tmp_path / "last.ckpt"
@@ -77,6 +147,9 @@ def test_other_files_are_not_ours(tmp_path: Path, other: Any) -> None:
 @pytest.mark.parametrize(
     "change",
     [
+        {"callbacks": None},
+        {"loops": [1]},
+        {"optimizer_states": [{}]},
         {"state_dict": {"weights": 3}},
         {"optimizer_states": None},
         {"global_step": "1"},
@@ -144,7 +217,7 @@ class TestWriting:
         old.take("")
         AtomicCheckpointIO(old).save_checkpoint(content(1), last)
         new.take("")
-        with pytest.raises(UserError, match="was started anew, as process"):
+        with pytest.raises(UserError, match="was started anew"):
             AtomicCheckpointIO(old).save_checkpoint(content(2), last)
         assert read_checkpoint(last)["lightning_gan"]["images_seen"] == 1
         assert sorted(path.name for path in last.parent.iterdir()) == ["last.ckpt"]

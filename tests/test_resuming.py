@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from lightning_gan.__main__ import main
 from lightning_gan.checkpoints import read_checkpoint
+from lightning_gan.run_folder import Claim
 
 SMALL = [
     *("--data.image_size", "8", "--data.batch_size", "32", "--max_images", "320", "--wandb", "off"),
@@ -131,6 +133,72 @@ def test_what_would_be_another_run_is_refused(options: list[str], words: str, ca
     assert resume(*options) == 2
     assert words in capsys.readouterr().err
     assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_began_at_anothers_checkpoint_has_it_at_once() -> None:
+    fit()
+    Path("run").rename("other")
+    fit("--ckpt_path", "other/checkpoints/last.ckpt", "--max_images", "640", "--checkpoint.every_images", "0")
+    whole = state()
+    checkpoints = Path("run/checkpoints")
+    (checkpoints / "previous.ckpt").replace(checkpoints / "last.ckpt")  # as a kill before the end leaves it
+    Path("run/DONE").unlink()
+    assert state()["lightning_gan"]["images_seen"] == 320
+    assert resume() == 0
+    for name, tensor in state()["state_dict"].items():
+        assert torch.equal(tensor, whole["state_dict"][name]), name
+
+
+def test_what_an_earlier_start_saves_until_the_folder_is_claimed_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at(192)
+    take = Claim.take
+
+    def save_and_take(claim: Claim, configuration: str) -> None:
+        torch.save(state() | {"metrics_rows": 3}, "run/checkpoints/last.ckpt")
+        take(claim, configuration)
+
+    monkeypatch.setattr(Claim, "take", save_and_take)
+    assert resume() == 0
+    assert len(rows()) == 3 + 4  # those that the later checkpoint counts, and one for each step from there
+
+
+def test_a_time_limit_is_that_of_one_start(capsys: pytest.CaptureFixture[str]) -> None:
+    fit("--trainer.max_time", "00:00:00:01", "--max_images", "100000000")
+    assert not Path("run/DONE").exists()
+    before = state()["lightning_gan"]["images_seen"]
+    assert resume() == 0
+    assert state()["lightning_gan"]["images_seen"] > before
+
+
+@pytest.mark.parametrize("limit", [["--trainer.max_steps", "10"], ["--trainer.max_epochs", "1"]])
+def test_other_limits_are_the_runs_end_too(limit: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    fit(*limit, "--max_images", "100000")
+    assert resume() == 2
+    assert f"already. Raise {'='.join(limit)}." in capsys.readouterr().err
+    for path in (Path("run/DONE"), *Path("run/samples").glob("[0-9]*.png")):
+        path.unlink()
+    steps = state()["global_step"]
+    assert resume() == 0
+    assert Path("run/DONE").exists()
+    assert list(Path("run/samples").glob("[0-9]*.png"))
+    assert state()["global_step"] == steps
+
+
+def test_a_folder_of_images_is_found_from_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "pictures").mkdir()
+    for i in range(40):
+        Image.new("L", (8, 8), 6 * i).save(folder / "pictures" / f"{i}.png")
+    fit("--data", "ImageFolder", "--data.root", "pictures", "--data.image_size", "8", "--data.batch_size", "8")
+    Path("run/DONE").unlink()
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    assert main(["fit", "--resume", "../run", "--max_images", "400"]) == 0
+
+
+@pytest.mark.parametrize("options", [["--resume", "a", "--resume", "b"], ["--resume=a", "--resume", "b"]])
+def test_one_run_at_a_time(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", *options]) == 2
+    assert "--resume takes one run at a time" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_a_claim_holds_until_the_run_is_started_anew(tmp_path: Path) -> None:
     second.take("max_images: 2")
     assert not (tmp_path / REQUEUE).exists()
     assert (tmp_path / "config.yaml").read_text() == "max_images: 2"
-    with pytest.raises(UserError, match=rf"was started anew, as process {os.getpid()} on .*written nothing since"):
+    with pytest.raises(UserError, match=rf"was started anew, on .* as process {os.getpid()}, and this start of it ends"):
         first.mark(REQUEUE)
     assert not (tmp_path / REQUEUE).exists()
     second.mark(REQUEUE)
@@ -44,4 +44,5 @@ def test_a_claim_holds_until_the_run_is_started_anew(tmp_path: Path) -> None:
 
 def test_a_start_that_was_killed_at_once_can_be_repeated(tmp_path: Path) -> None:
     (tmp_path / ".config.yaml.partial").write_text("half a conf")
+    (tmp_path / ".claim").write_text("of a process that is dead")
     assert make_run_folder("name", str(tmp_path)) == tmp_path

@@ -1,4 +1,5 @@
 import io
+import os
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -179,6 +180,8 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     assert refused(tmp_path / "gone.npz") == "There are no samples PATH: name a .npz or .npy file, or a folder of images."
     (tmp_path / "empty").mkdir()
     assert refused(tmp_path / "empty").startswith("PATH holds no images: nothing below it ends in .avif")
+    os.mkfifo(tmp_path / "pipe.npz")
+    assert refused(tmp_path / "pipe.npz").startswith("PATH is no regular file")
     (tmp_path / "samples.pt").touch()
     assert refused(tmp_path / "samples.pt").startswith("PATH is neither a .npz or .npy file nor a folder")
 

@@ -17,7 +17,7 @@ from lightning_gan.data import DataModule
 from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
 from lightning_gan.networks import DCGANGenerator
-from lightning_gan.networks.base import StyleGenerator
+from lightning_gan.networks.base import StyleGenerator, build
 from lightning_gan.sampling import check_truncation, load_generator, truncated, truncated_normal
 
 
@@ -243,15 +243,28 @@ class TestErrors:
     @pytest.mark.parametrize("record", [None, {"class_path": 3, "init_args": {}}, {"class_path": "json.JSONDecoder"}])
     def test_a_record_that_is_none(self, tmp_path: Path, record: Any) -> None:
         torch.save({"lightning_gan": {"generator": record}, "state_dict": {}}, tmp_path / "odd.ckpt")
-        with pytest.raises(UserError, match=r"The generator in .*odd\.ckpt does not fit"):
+        with pytest.raises(UserError, match=r"odd\.ckpt is not a whole checkpoint"):
             load_generator(tmp_path / "odd.ckpt")
+
+    @pytest.mark.parametrize("checkpoint", [0], indirect=True)
+    def test_a_size_is_not_believed(self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        content = torch.load(checkpoint, weights_only=True)
+        content["lightning_gan"]["generator"]["init_args"]["width"] = 100
+        torch.save(content, checkpoint)
+        built: list[Any] = []
+        monkeypatch.setattr("lightning_gan.sampling.build", lambda record: built.append(build(record)) or built[-1])
+        with pytest.raises(UserError, match=r"size mismatch for dense\.weight"):
+            load_generator(checkpoint)
+        assert {x.device.type for network in built for x in network.state_dict().values()} == {"meta"}
 
     def test_a_png_of_five_channels(
         self, make_gan: Callable[..., GAN], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         generator = make_gan(generator=DCGANGenerator((5, 8, 8), width=4, latent_dim=4)).average.generator
         state = {f"average.generator.{name}": tensor for name, tensor in generator.state_dict().items()}
-        torch.save({"lightning_gan": {"generator": generator.record}, "state_dict": state}, tmp_path / "five.ckpt")
+        record = {"generator": generator.record, "discriminator": generator.record, "images_seen": 0}
+        lightning = {"optimizer_states": [{}, {}], "global_step": 0, "callbacks": {}, "loops": {}}
+        torch.save({"lightning_gan": record, "state_dict": state} | lightning, tmp_path / "five.ckpt")
         error = self.fails(capsys, "--ckpt_path", str(tmp_path / "five.ckpt"), "--output", str(tmp_path / "pictures"))
         assert error == "error: A PNG has 1 or 3 channels, and these images 5: name an .npz instead."
         samples = sample(tmp_path / "five.ckpt", tmp_path / "s.NPZ", "--num", "2")

@@ -10,7 +10,8 @@ from lightning_gan.errors import UserError
 from lightning_gan.slurm import environment, under_slurm
 
 JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_PROCID": "0"}
-STEP = JOB | {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_LOCALID": "0"}
+JOB |= {"SLURM_NODEID": "0", "SLURM_LOCALID": "0"}
+STEP = JOB | {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_TASKS_PER_NODE": "2(x2)"}
 ONE_NODE = STEP | {"SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_NTASKS": "2", "SLURM_NNODES": "1"}
 
 
@@ -50,6 +51,26 @@ def test_srun_has_started_a_process_for_each_device(
     assert under_slurm()
 
 
+def test_srun_may_start_fewer_processes_than_the_allocation_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    under(monkeypatch, STEP | {"SLURM_NTASKS_PER_NODE": "4"})
+    slurm = environment(2, 2)
+    assert slurm is not None
+    slurm.validate_settings(num_devices=2, num_nodes=2)
+
+
+@pytest.mark.parametrize("value", ["", "x"])
+@pytest.mark.parametrize("variable", ["SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_NUM_NODES", "SLURM_STEP_TASKS_PER_NODE"])
+def test_variables_that_srun_would_not_have_left_like_that_are_named(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under(monkeypatch, STEP | {variable: value})
+    with pytest.raises(UserError, match=f"{variable} is '{value}'|started this many tasks on each node: x"):
+        environment(2, 2)
+    monkeypatch.delenv(variable)
+    with pytest.raises(UserError, match=f"{variable} is ''"):
+        environment(2, 2)
+
+
 @pytest.mark.parametrize(
     ("variables", "devices", "num_nodes", "words"),
     [
@@ -75,6 +96,7 @@ def test_another_number_of_processes_is_refused(
     [
         JOB,  # a batch script, or salloc
         JOB | {"SLURM_STEP_ID": "4294967290"},  # salloc, where it starts a shell on the node
+        JOB | {"SLURM_STEP_ID": "batch"},
         ONE_NODE | {"SLURM_PTY_PORT": "40000"},  # srun --pty bash
     ],
 )

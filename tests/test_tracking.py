@@ -1,4 +1,5 @@
 import csv
+import resource
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ import wandb
 
 from lightning_gan.errors import UserError
 from lightning_gan.run_folder import Claim
-from lightning_gan.tracking import MetricsCSV, TolerantWandbLogger, _mode_of_environment, start_wandb
+from lightning_gan.tracking import MetricsCSV, TolerantWandbLogger, _mode_of_environment, _wandb_id, start_wandb
 
 
 def rows(run_dir: Path) -> list[dict[str, str]]:
@@ -60,6 +61,21 @@ class TestMetricsCSV:
         logger.path.mkdir()  # stands in for a disk that cannot be written to, which root cannot be denied
         with pytest.warns(UserWarning, match=r"A row of .*metrics\.csv could not be written"):
             logger.log_metrics({"loss": 0.5}, step=1)
+
+    def test_half_a_row_on_a_full_disk_is_taken_back(self, tmp_path: Path) -> None:
+        logger = MetricsCSV(tmp_path)
+        logger.log_metrics({"loss": 0.5}, step=0)
+        size = logger.path.stat().st_size
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 4, limits[1]))
+        try:
+            with pytest.warns(UserWarning, match=r"A row of .*metrics\.csv could not be written"):
+                logger.log_metrics({"loss": 0.25}, step=1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        logger.log_metrics({"loss": 0.125}, step=2)
+        assert [(row["step"], row["loss"]) for row in rows(tmp_path)] == [("0", "0.5"), ("2", "0.125")]
+        assert logger.rows == 2
 
     def test_a_folder_that_is_gone_does_not_stop_the_run(self, tmp_path: Path) -> None:
         (tmp_path / "run").write_text("")  # Lightning saves after every row and once at the start, outside of log_metrics
@@ -124,15 +140,11 @@ class TestWandb:
         finally:
             wandb.teardown()
 
-    def test_it_goes_on_with_its_id_and_a_sweeps_id_comes_first(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in (None, None, "fromsweep"):
-            if name:
-                monkeypatch.setenv("WANDB_RUN_ID", name)
-            (logger,) = start_wandb(tmp_path, "test", "offline")
-            kept = (tmp_path / "wandb_id").read_text()
-            assert logger.experiment.id == kept == (name or kept)
-            wandb.teardown()
-        assert len({path.name.rpartition("-")[2] for path in tmp_path.glob("wandb/offline-run-*")}) == 2
+    def test_its_id_is_kept_and_a_sweeps_comes_first(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = _wandb_id(tmp_path)
+        assert _wandb_id(tmp_path) == (tmp_path / "wandb_id").read_text() == first
+        monkeypatch.setenv("WANDB_RUN_ID", "fromsweep")
+        assert _wandb_id(tmp_path) == (tmp_path / "wandb_id").read_text() == "fromsweep"
 
     def test_its_axis_is_the_training_step_and_rollbacks_go_on_counting(self) -> None:
         steps: list[int | None] = []

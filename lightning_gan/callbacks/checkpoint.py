@@ -13,11 +13,11 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from lightning_gan.callbacks.every_images import EveryImages
 from lightning_gan.checkpoints import FOLDER, PREVIOUS, read_checkpoint
 from lightning_gan.errors import UserError
-from lightning_gan.files import written_aside
+from lightning_gan.files import sync, written_aside
 from lightning_gan.gan import GAN
 from lightning_gan.processes import from_first
 from lightning_gan.run_folder import Claim
-from lightning_gan.tracking import MetricsCSV
+from lightning_gan.tracking import MetricsCSV, TolerantWandbLogger
 
 
 class LastCheckpoint(EveryImages, Checkpoint):
@@ -38,15 +38,22 @@ class LastCheckpoint(EveryImages, Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         assert isinstance(pl_module, GAN)
-        if from_first(lambda: Path(trainer.ckpt_path or "") == last_checkpoint(trainer), pl_module.device):
+        if trainer.ckpt_path is None or trainer.fast_dev_run:  # type: ignore[attr-defined]  # a connector sets it
+            return
+        if from_first(lambda: Path(str(trainer.ckpt_path)) == last_checkpoint(trainer), pl_module.device):
             self._acted_at = pl_module.images_seen  # it is there: training starts from it
+        else:  # from now on the run's folder is all that it takes to go on
+            self._act(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Note how long `metrics.csv` is, for a resumed run to cut it back to."""
+        """Note how long `metrics.csv` is, for a resumed run to cut it back to, and where W&B's axis is."""
         _settle(checkpoint)
+        checkpoint["callbacks"].pop("Timer", None)  # `max_time` is that of one start
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV):
-                checkpoint["metrics_rows"] = logger.rows
+                checkpoint["metrics_rows"] = logger.sync()
+            elif isinstance(logger, TolerantWandbLogger):
+                checkpoint["wandb_repeated"] = logger.repeated
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -70,16 +77,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         path = Path(path)
         try:
+            self._check()
             with written_aside(path) as aside:
                 with aside.open("wb") as file:
                     torch.save(checkpoint, file)
-                if self.claim is not None:
-                    self.claim.check()
+                sync(aside)  # which may take long: the claim is looked at just before the file takes its place
+                self._check()
                 _keep(path)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             reason = error.strerror if isinstance(error, OSError) else f"{_free(path):,} bytes were left on its disk"
             kept = " The previous checkpoint is intact." if path.exists() else ""
             raise UserError(f"The checkpoint {path} could not be written: {reason}.{kept}") from error
+
+    def _check(self) -> None:
+        if self.claim is not None:
+            self.claim.check()
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint as `read_checkpoint` does: data alone, on the CPU, whatever Lightning asks for."""

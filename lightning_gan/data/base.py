@@ -209,7 +209,8 @@ class DataModule(LightningDataModule):
         rows = torch.randperm(len(images), generator=generator("real images"))[:n]
         return images[rows], None if labels is None else labels[rows]
 
-    def state_dict(self) -> dict[str, Any]:
+    @property
+    def identity(self) -> dict[str, Any]:
         """Say what decides the batches, which a run that is gone on with must not change."""
         names = ("fingerprint", "batch_size", "seed", "horizontal_flip")
         return {name: getattr(self, name) for name in names}

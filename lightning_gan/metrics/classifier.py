@@ -49,6 +49,7 @@ class SmallNetwork(nn.Module):
             )
             self.head = nn.Linear(WIDTHS[-1], num_classes) if num_classes else None
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in WIDTHS)
+        self.folded = False
         rng = generator("small network")
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -62,13 +63,33 @@ class SmallNetwork(nn.Module):
         h = to_float(x).contiguous(memory_format=torch.channels_last)
         if max(h.shape[2:]) > LARGEST:
             h = F.adaptive_avg_pool2d(h, (min(h.shape[2], LARGEST), min(h.shape[3], LARGEST)))
+        h = (
+            self._blocked(h)
+            if self.folded and h.device.type == "cpu" and torch.backends.mkldnn.is_available()
+            else self._any(h)
+        )
+        features = h.mean((2, 3))  # (N, 64)
+        return features, None if self.head is None else self.head(features)
+
+    def _any(self, h: Tensor) -> Tensor:
         for i, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             h = norm(convolution(h))
             if i + 1 < len(WIDTHS):
                 h = _halve(h)
             h = h.relu_()  # after pooling it comes to the same, and costs a quarter
-        features = h.mean((2, 3))  # (N, 64)
-        return features, None if self.head is None else self.head(features)
+        return h
+
+    def _blocked(self, h: Tensor) -> Tensor:
+        """Do the same with tensors laid out as oneDNN likes them, which takes a fifth less time, once nothing is trained."""
+        h = h.to_mkldnn()
+        for i, layer in enumerate(self.convolutions):
+            assert isinstance(layer, nn.Conv2d)
+            assert layer.bias is not None
+            h = F.conv2d(h, layer.weight.to_mkldnn(), layer.bias.to_mkldnn(), layer.stride, 1)
+            if i + 1 < len(WIDTHS):
+                h = F.max_pool2d(h, 2, ceil_mode=True)
+            h = h.relu_()
+        return h.to_dense()
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
@@ -81,6 +102,7 @@ class SmallNetwork(nn.Module):
     def fold(self) -> None:
         """Make batch normalisation part of the convolutions, where it costs nothing: from now on, for evaluation only."""
         self.eval().requires_grad_(False)
+        self.folded = True
         for i, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             assert isinstance(convolution, nn.Conv2d)
             assert isinstance(norm, nn.BatchNorm2d)

@@ -8,6 +8,7 @@ the configuration, the data or the trainer.
 import functools
 import importlib
 import inspect
+import itertools
 import sys
 from abc import abstractmethod
 from typing import Any, Literal
@@ -15,6 +16,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+MAX_PARAMETERS = 10_000
+"""Tensors in a network that is built from a record; the largest of this project's have some hundred."""
 
 
 class Network(nn.Module):
@@ -65,10 +70,19 @@ def build(record: dict[str, Any]) -> Network:
         raise ValueError(
             f"{record['class_path']} is no network of lightning_gan; if it is one of yours, import its module (--module) first"
         )
+    counter = itertools.count()
+
+    def count(*_: Any) -> None:
+        if next(counter) == MAX_PARAMETERS:
+            raise ValueError(f"it would have more than {MAX_PARAMETERS:,} parameters")
+
+    counting = register_module_parameter_registration_hook(count)
     try:
         return cls(**record["init_args"])
-    except TypeError as error:
+    except Exception as error:  # whatever the arguments of a stranger lead it to
         raise ValueError(f"{record['class_path']} cannot be built from {record['init_args']}: {error}") from error
+    finally:
+        counting.remove()
 
 
 class Generator(Network):

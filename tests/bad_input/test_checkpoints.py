@@ -75,6 +75,10 @@ def test_a_flipped_bit_of_a_weight(folder: Path, run: Path, checkpoint: Content,
         ("init_args", {}, "does not fit this version of its code"),
         ("init_args", {"image_shape": (1, 8, 8), "width": 8}, "does not fit this version of its code"),
         ("init_args", {"image_shape": (1, 8, 8), "width": 10**9}, "does not fit this version of its code"),
+        ("init_args", {"image_shape": (1, 8, 8), "width": 10**30}, "does not fit this version of its code"),
+        ("init_args", {"image_shape": (1, 8, 8), "width": float("inf")}, "does not fit this version of its code"),
+        ("init_args", {"image_shape": (1, 0, 0)}, "does not fit this version of its code"),
+        ("init_args", {"image_shape": 3}, "does not fit this version of its code"),
     ],
 )
 def test_records_of_a_generator(
@@ -83,6 +87,14 @@ def test_records_of_a_generator(
     checkpoint["lightning_gan"]["generator"][entry] = value
     (folder / "x.ckpt").write_bytes(saved(checkpoint))
     assert message in refused("sample", "--ckpt_path", "x.ckpt")
+
+
+def test_a_record_of_too_many_layers(folder: Path, checkpoint: Content, refused: Refused) -> None:
+    arguments = {"image_shape": (1, 8, 8), "channels": [1, 1], "group_width": 1, "blocks": 10**9}
+    record = {"class_path": "lightning_gan.networks.r3gan.R3GANGenerator", "init_args": arguments}
+    checkpoint["lightning_gan"]["generator"] = record
+    (folder / "x.ckpt").write_bytes(saved(checkpoint))
+    assert "it would have more than 10,000 parameters" in refused("sample", "--ckpt_path", "x.ckpt")
 
 
 def test_networks_that_differ(folder: Path, run: Path, checkpoint: Content, refused: Refused) -> None:

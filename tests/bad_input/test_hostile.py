@@ -1,6 +1,7 @@
 """Files from strangers, who would like to have their code run: wherever a file is read, it is never more than data."""
 
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -141,6 +142,44 @@ def test_configurations(folder: Path, refused: Refused, text: str) -> None:
     (folder / "x.yaml").write_text(text)
     for command in (FIT, [*EVALUATE, "x.npz"]):
         assert "The configuration x.yaml is not YAML: could not determine a constructor" in refused(*command, "-c", "x.yaml")
+
+
+@pytest.fixture
+def multiplying(folder: Path) -> None:
+    """Write files of a few lines that stand for more than there is memory or time for."""
+    lists, mappings = ["a0: &a0 [1]"], ["a0: &a0 {x: 1}"]
+    for i in range(1, 32):
+        lists.append(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]")
+        mappings.append(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}")
+        (folder / f"{i - 1}.yaml").write_text(f"include: [{i}.yaml, {i}.yaml]")
+    (folder / "31.yaml").write_text("max_images: 3")
+    (folder / "lists.yaml").write_text("\n".join(lists))
+    (folder / "mappings.yaml").write_text("\n".join(mappings))
+    (folder / "itself.yaml").write_text("a: &a [*a]")
+    for i in range(150):
+        (folder / f"long{i}.yaml").write_text(f"include: [long{i + 1}.yaml]")
+    (folder / "day.yaml").write_text("name: 2001-02-30")
+    (folder / "null.yaml").write_text('include: ["a\\0b"]')
+    (folder / "pipe.yaml").write_text("include: [pipe]")
+    os.mkfifo(folder / "pipe")
+
+
+@pytest.mark.usefixtures("multiplying")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lists", "The configuration lists.yaml is not YAML: it holds more than 10,000 values, counted wherever an alias"),
+        ("mappings", "The configuration mappings.yaml is not YAML: it holds more than 10,000 values"),
+        ("itself", "The configuration itself.yaml is not YAML: it holds more than 10,000 values"),
+        ("0", "The configuration 0.yaml includes more than 100 files, counted each time they are."),
+        ("long0", "The configuration long0.yaml includes files that include others, more than 100 deep."),
+        ("day", "The configuration day.yaml is not YAML: day is out of range for month."),
+        ("null", "The configuration a\0b is not YAML: embedded null byte."),
+        ("pipe", "The configuration pipe cannot be read: it is no regular file."),
+    ],
+)
+def test_configurations_that_would_take_for_ever(refused: Refused, name: str, message: str) -> None:
+    assert message in refused(*EVALUATE, "x.npz", "-c", f"{name}.yaml")
 
 
 def test_inception_weights(folder: Path, refused: Refused) -> None:

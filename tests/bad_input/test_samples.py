@@ -1,5 +1,6 @@
 """What can be wrong with samples, read or to be written, and with the options of the commands for them."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,20 @@ GOOD = array(noise(20, 8, 8))
 @pytest.mark.parametrize(
     ("prepare", "samples", "options", "message"),
     [
+        (lambda here: os.mkfifo(here / "x.npz"), "x.npz", [], "x.npz is no regular file"),  # reading it would wait for ever
+        (lambda here: (GOOD(here), os.mkfifo(here / "pipe")), "x.npy", ["--output", "pipe"], "pipe exists already"),
+        (
+            lambda here: (GOOD(here), (here / "x.npy.random.scores.json").write_text('{"precious": 1}')),
+            "x.npy",
+            [],
+            "x.npy.random.scores.json exists already, and does not hold scores.",
+        ),
+        (
+            lambda here: (GOOD(here), (here / "f.json").write_text("[" * 100_000)),
+            "x.npy",
+            ["--output", "f.json"],
+            "f.json exists already",
+        ),
         (None, "x.npz", [], "There are no samples x.npz: name a .npz or .npy file, or a folder of images."),
         (lambda here: (here / "x.npy").symlink_to("x.npy"), "x.npy", [], "There are no samples x.npy"),
         (lambda here: (here / "x").mkdir(), "x", [], "x holds no images: nothing below it ends in .avif"),
@@ -81,8 +96,9 @@ def test_evaluate(
 
 def test_evaluate_replaces_its_own_scores(folder: Path) -> None:
     GOOD(folder)
-    for _ in range(2):
-        assert main([*EVALUATE, "x.npy", "--output", "scores.json"]) == 0
+    assert main([*EVALUATE, "x.npy"]) == 0
+    for options in ([], ["--output", "x.npy.random.scores.json"]):
+        assert main([*EVALUATE, "x.npy", *options]) == 0
 
 
 def furnish(folder: Path) -> None:

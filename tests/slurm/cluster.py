@@ -209,9 +209,12 @@ def until(condition: Callable[[], Any], seconds: float, what: Callable[[], str])
 
 
 def kill(processes: Iterable[int]) -> None:
-    for process in processes:
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+    """Kill all of them at once: stopped first, none can tell SLURM that another has died."""
+    processes = list(processes)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
 
 
 def parent_of(process: int) -> int:

@@ -1,7 +1,7 @@
 """Stands in for `python -m lightning_gan` where scheduling is tested: it counts instead of training, and needs no torch.
 
-It keeps the contract of `fit`: `config.yaml` from the start on, something saved every ten steps and when it is asked to stop,
-DONE or REQUEUE at the end. STEPS of 50 ms each; the first STARTING seconds heed no signal.
+It keeps the contract of `fit`: `config.yaml` written and markers cleared away at the start, something saved every ten steps and
+when it is asked to stop, DONE or REQUEUE at the end. STEPS of 50 ms each; the first STARTING seconds heed no signal.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 
 options = sys.argv[1:]
 assert options[:3] == ["-m", "lightning_gan", "fit"], options
+assert "MASTER_ADDR" in os.environ
 resuming = "--resume" in options
 run = Path(options[options.index("--resume" if resuming else "--run_dir") + 1])
 first = os.environ["SLURM_PROCID"] == "0"
@@ -26,8 +27,10 @@ time.sleep(float(os.environ.get("STARTING", "0")))
 for number in (signal.SIGUSR1, signal.SIGTERM):
     signal.signal(number, lambda number, _: asked.append(number))
 
-if first and not resuming:
-    (run / "config.yaml").touch(exist_ok=False)
+if first:
+    (run / "config.yaml").touch(exist_ok=resuming)
+    for marker in ("DONE", "REQUEUE"):
+        (run / marker).unlink(missing_ok=True)
 saved = run / "saved"
 step = int(saved.read_text()) if saved.exists() else 0
 while step < steps and not asked:

@@ -1,5 +1,6 @@
 """What the scripts of `slurm/` make of a SLURM's moods, with a program that counts instead of training."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -97,6 +98,22 @@ def test_a_job_that_must_stop_before_it_has_begun_is_started_again(pair: Pair) -
 
 
 @scenario
+def test_a_run_that_was_done_gets_its_new_options_though_the_job_must_stop_before_it_has_begun(pair: Pair) -> None:
+    job, run = start(pair, STEPS="20")
+    assert pair.wait(job)["JobState"] == "COMPLETED", pair.output()
+
+    job, _ = start(pair, STEPS="80", STARTING="2", RUN_DIR=str(run))
+    until(lambda: len(lines(run / "starts")) == 2, 30, lambda: f"the start\n{pair.output()}")
+    ask_to_stop(pair, job)
+    wait_for_steps(pair, run, 35)
+    ask_to_stop(pair, job)
+    ended = pair.wait(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "2"), pair.output()
+    assert steps(run) == [*range(1, 81)]
+    assert [f"--resume {run} -c a file.yaml" in line for line in lines(run / "starts")] == [False, True, True, False]
+
+
+@scenario
 def test_a_job_makes_way_for_a_more_important_one(pair: Pair) -> None:
     whole = (*TWO_NODES, "--cpus-per-task", "4")
     job, run = start(pair, *whole)
@@ -165,12 +182,34 @@ def test_one_task_of_an_array_is_requeued_alone(pair: Pair) -> None:
 
 @scenario
 def test_an_array_takes_its_options_from_the_lines_of_a_file(pair: Pair) -> None:
-    (pair.folder / "options").write_text("--max_images 1\n--name 'two words' --max_images 2\n")
-    job, runs = start(pair, "--array", "1-3", script="slurm/array.sbatch", OPTIONS_FILE="options", STEPS="2")
-    assert [pair.wait(f"{job}_{task}")["ExitCode"] for task in (1, 2, 3)] == ["0:0", "0:0", "2:0"], pair.output()
+    options = pair.folder / "options"
+    options.write_text("--max_images 1\n--name 'two words' --max_images 2\n\n# a comment\n--max_images 5 --name 'one\n")
+    job, runs = start(pair, "--array", "1-5", script="slurm/array.sbatch", OPTIONS_FILE="options", STEPS="300")
+    assert [pair.wait(f"{job}_{task}")["ExitCode"] for task in (3, 4, 5)] == ["2:0"] * 3, pair.output()
+    wait_for_steps(pair, runs / "2")
+    options.unlink()
+    ask_to_stop(pair, f"{job}_2")
+    assert [pair.wait(f"{job}_{task}")["ExitCode"] for task in (1, 2)] == ["0:0"] * 2, pair.output()
+    assert all(steps(runs / f"{task}") == [*range(1, 301)] for task in (1, 2))
     assert "-c a file.yaml --max_images 1 " in lines(runs / "1" / "starts")[0]
     assert "-c a file.yaml --name two words --max_images 2 " in lines(runs / "2" / "starts")[0]
-    assert "options has no options in line 3" in pair.output()
+    assert all(f"options has no options in line {task}, or a quote" in pair.output() for task in (3, 4, 5))
+
+
+@scenario
+def test_an_environment_that_uv_does_not_have_ends_a_job(pair: Pair) -> None:
+    (pair.folder / "uv").write_text("#!/bin/sh\nexit 1\n")
+    (pair.folder / "uv").chmod(0o755)
+    job = pair.submit("slurm/train.sbatch", PATH=f"{pair.folder}:{os.environ['PATH']}", PYTHON="")
+    assert pair.wait(job)["ExitCode"] == "2:0", pair.output()
+    assert f"uv has no python for job {job}" in pair.output()
+
+
+@scenario
+def test_the_script_hands_its_environment_on_where_sbatch_does_not(pair: Pair) -> None:
+    job = pair.submit("--export", f"PYTHON={PYTHON},STEPS=2", "--job-name", "count", "slurm/train.sbatch")
+    assert pair.wait(job)["JobState"] == "COMPLETED", pair.output()
+    assert steps(pair.folder / "runs" / "count" / job) == [1, 2]
 
 
 @scenario
@@ -180,5 +219,5 @@ def test_restarts_come_to_an_end(pair: Pair) -> None:
     ask_to_stop(pair, job)
     ended = pair.wait(job)
     assert (ended["JobState"], ended["Restarts"]) == ("FAILED", "0"), pair.output()
-    assert f"0 restarts are enough; to go on: RUN_DIR=runs/count/{job} sbatch slurm/train.sbatch" in pair.output()
+    assert f"0 restarts are enough; to go on: RUN_DIR=runs/count/{job} sbatch, with its options as before, " in pair.output()
     assert (run / "REQUEUE").exists()

@@ -17,7 +17,7 @@ TWO_NODES = ("--nodes", "2")
 OPTIONS = [
     *("--data.image_size", "8", "--data.batch_size", "32", "--max_images", "12800"),  # 400 steps, in epochs of 53
     *("--model.generator.width", "4", "--model.discriminator.width", "4", "--trainer.accelerator", "cpu"),
-    *("--evaluation.num_samples", "0", "--samples.every_images", "0", "--checkpoint.every_images", "640", "--wandb", "off"),
+    *("--evaluation.num_samples", "0", "--samples.every_images", "0", "--checkpoint.every_images", "640", "--wandb", "offline"),
     *("--trainer.log_every_n_steps", "10", "--trainer.enable_progress_bar", "false"),
 ]
 SLOW = ["--trainer.callbacks+", "tests.slurm.slow.Slow"]
@@ -54,10 +54,15 @@ def uninterrupted(pair: Pair) -> Path:
 
 
 def requeued(pair: Pair) -> Path:
+    """SLURM signals W&B's own processes, too."""
     job, run = start(pair, *SLOW)
     wait_for_steps(pair, run)
+    name = (run / "wandb_id").read_text()
     pair.cluster.call("scancel", "--signal", "USR1", job)
-    return end(pair, job, run, restarts=1)
+    end(pair, job, run, restarts=1)
+    assert (run / "wandb_id").read_text() == name
+    assert "Traceback" not in pair.output(), pair.output()
+    return run
 
 
 def power_lost(pair: Pair) -> Path:
