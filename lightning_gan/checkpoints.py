@@ -14,6 +14,8 @@ from lightning_gan.errors import UserError
 FORMAT = 1
 """Of what a checkpoint says of its GAN; a version of this project reads its own and older ones."""
 FOLDER = "checkpoints"
+FOLDER_BIT = 0x10
+"""Of a file's attributes in a zip archive; torch gives memory as it finds it for the content of a folder."""
 PREVIOUS = {"last.ckpt": "previous.ckpt"}
 """What a checkpoint is kept as when a newer one takes its place."""
 
@@ -63,8 +65,11 @@ def _check_archive(path: Path) -> None:
     """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise zipfile.BadZipFile
+        for member in members:
+            if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
+                raise zipfile.BadZipFile
+            if member.external_attr & FOLDER_BIT:
+                raise zipfile.BadZipFile
         if sum(member.file_size for member in members) > path.stat().st_size:
             raise zipfile.BadZipFile
         if archive.testzip() is not None:

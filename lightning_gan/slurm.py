@@ -36,7 +36,8 @@ def environment(devices: int | str | list[int], num_nodes: int) -> ClusterEnviro
     Raises:
         UserError: srun has started another number of processes, or is needed to start them, or its variables are not whole.
     """
-    if not under_slurm() or TorchElasticEnvironment.detect():
+    traces = under_slurm() or "SLURM_NTASKS" in os.environ  # by which Lightning would tell
+    if not traces or TorchElasticEnvironment.detect():
         return None
     if not _in_srun_step():
         if num_nodes > 1:

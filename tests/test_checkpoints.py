@@ -94,6 +94,9 @@ def rewritten(path: Path, **changed: bytes) -> None:
 def test_small_files_that_become_large_ones_are_not_unpacked(tmp_path: Path) -> None:
     rewritten(path := tmp_path / "last.ckpt")
     read_checkpoint(path)
+    rewritten(path, byteorder=b"little")
+    with pytest.raises(DamagedCheckpoint):
+        read_checkpoint(path)
     rewritten(path, data=bytes(50_000_000))
     tracemalloc.start()
     try:
@@ -110,6 +113,16 @@ def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         largest = max(archive.infolist(), key=lambda member: member.file_size)
         archive.filelist.extend([largest] * 10)
+        archive.comment = b"another directory is written"
+    with pytest.raises(DamagedCheckpoint):
+        read_checkpoint(path)
+
+
+def test_a_member_that_says_it_is_a_folder_is_refused(tmp_path: Path) -> None:
+    torch.save(content(), path := tmp_path / "last.ckpt")
+    with zipfile.ZipFile(path, "a") as archive:
+        for member in archive.infolist():
+            member.external_attr |= 0x10  # for which torch gives numbers out of thin air
         archive.comment = b"another directory is written"
     with pytest.raises(DamagedCheckpoint):
         read_checkpoint(path)
@@ -155,8 +168,8 @@ def test_other_files_are_not_ours(tmp_path: Path, other: Any) -> None:
         {"global_step": "1"},
         {"lightning_gan": {}},
         *(
-            {"lightning_gan": content(**record)["lightning_gan"]}
-            for record in ({"images_seen": -5}, {"images_seen": float("nan")}, {"generator": {}}, {"changes": 3})
+            {"lightning_gan": content()["lightning_gan"] | {name: value}}
+            for name, value in (("images_seen", -5), ("images_seen", float("nan")), ("generator", {}), ("changes", 3))
         ),
     ],
 )

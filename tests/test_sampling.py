@@ -17,7 +17,7 @@ from lightning_gan.data import DataModule
 from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
 from lightning_gan.networks import DCGANGenerator
-from lightning_gan.networks.base import StyleGenerator, build
+from lightning_gan.networks.base import Network, StyleGenerator, build
 from lightning_gan.sampling import check_truncation, load_generator, truncated, truncated_normal
 
 
@@ -251,8 +251,13 @@ class TestErrors:
         content = torch.load(checkpoint, weights_only=True)
         content["lightning_gan"]["generator"]["init_args"]["width"] = 100
         torch.save(content, checkpoint)
-        built: list[Any] = []
-        monkeypatch.setattr("lightning_gan.sampling.build", lambda record: built.append(build(record)) or built[-1])
+        built: list[Network] = []
+
+        def noted(record: dict[str, Any]) -> Network:
+            built.append(build(record))
+            return built[-1]
+
+        monkeypatch.setattr("lightning_gan.sampling.build", noted)
         with pytest.raises(UserError, match=r"size mismatch for dense\.weight"):
             load_generator(checkpoint)
         assert {x.device.type for network in built for x in network.state_dict().values()} == {"meta"}

@@ -97,6 +97,7 @@ def test_another_number_of_processes_is_refused(
         JOB,  # a batch script, or salloc
         JOB | {"SLURM_STEP_ID": "4294967290"},  # salloc, where it starts a shell on the node
         JOB | {"SLURM_STEP_ID": "batch"},
+        {"SLURM_NTASKS": "x"},  # left over
         ONE_NODE | {"SLURM_PTY_PORT": "40000"},  # srun --pty bash
     ],
 )

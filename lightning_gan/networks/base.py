@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-MAX_PARAMETERS = 10_000
+MAX_PARAMETERS = 3000
 """Tensors in a network that is built from a record; the largest of this project's have some hundred."""
 
 

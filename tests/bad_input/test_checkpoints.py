@@ -89,12 +89,21 @@ def test_records_of_a_generator(
     assert message in refused("sample", "--ckpt_path", "x.ckpt")
 
 
-def test_a_record_of_too_many_layers(folder: Path, checkpoint: Content, refused: Refused) -> None:
-    arguments = {"image_shape": (1, 8, 8), "channels": [1, 1], "group_width": 1, "blocks": 10**9}
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"blocks": 10**9}, "it would have more than 3,000 parameters"),
+        ({"group_width": 0}, "does not fit this version of its code"),
+    ],
+)
+def test_records_of_a_larger_network(
+    folder: Path, checkpoint: Content, refused: Refused, argument: dict[str, int], message: str
+) -> None:
+    arguments = {"image_shape": (1, 8, 8), "channels": [1, 1], "group_width": 1} | argument
     record = {"class_path": "lightning_gan.networks.r3gan.R3GANGenerator", "init_args": arguments}
     checkpoint["lightning_gan"]["generator"] = record
     (folder / "x.ckpt").write_bytes(saved(checkpoint))
-    assert "it would have more than 10,000 parameters" in refused("sample", "--ckpt_path", "x.ckpt")
+    assert message in refused("sample", "--ckpt_path", "x.ckpt")
 
 
 def test_networks_that_differ(folder: Path, run: Path, checkpoint: Content, refused: Refused) -> None:

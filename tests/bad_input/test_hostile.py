@@ -172,7 +172,7 @@ def multiplying(folder: Path) -> None:
         ("mappings", "The configuration mappings.yaml is not YAML: it holds more than 10,000 values"),
         ("itself", "The configuration itself.yaml is not YAML: it holds more than 10,000 values"),
         ("0", "The configuration 0.yaml includes more than 100 files, counted each time they are."),
-        ("long0", "The configuration long0.yaml includes files that include others, more than 100 deep."),
+        ("long0", "long0.yaml includes files that include others, more than 100 deep."),
         ("day", "The configuration day.yaml is not YAML: day is out of range for month."),
         ("null", "The configuration a\0b is not YAML: embedded null byte."),
         ("pipe", "The configuration pipe cannot be read: it is no regular file."),

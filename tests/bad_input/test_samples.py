@@ -33,6 +33,15 @@ def headed(header: bytes, size: int | None = None, version: int = 2) -> Prepare:
     return lambda folder: (folder / "x.npy").write_bytes(b"\x93NUMPY" + bytes([version, 0]) + length + header)
 
 
+def pipe(name: str) -> Prepare:
+    """Make a pipe, whose reader would wait for ever."""
+
+    def prepare(folder: Path) -> None:
+        os.mkfifo(folder / name)
+
+    return prepare
+
+
 def mixed(folder: Path) -> None:
     pictures(folder / "x", 3, (8, 8))
     pictures(folder / "x" / "others", 1, (9, 8))
@@ -44,8 +53,8 @@ GOOD = array(noise(20, 8, 8))
 @pytest.mark.parametrize(
     ("prepare", "samples", "options", "message"),
     [
-        (lambda here: os.mkfifo(here / "x.npz"), "x.npz", [], "x.npz is no regular file"),  # reading it would wait for ever
-        (lambda here: (GOOD(here), os.mkfifo(here / "pipe")), "x.npy", ["--output", "pipe"], "pipe exists already"),
+        (pipe("x.npz"), "x.npz", [], "x.npz is no regular file"),
+        (lambda here: (GOOD(here), pipe("pipe")(here)), "x.npy", ["--output", "pipe"], "pipe exists already"),
         (
             lambda here: (GOOD(here), (here / "x.npy.random.scores.json").write_text('{"precious": 1}')),
             "x.npy",

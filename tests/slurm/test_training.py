@@ -46,6 +46,7 @@ def end(pair: Pair, job: str, run: Path, restarts: int) -> Path:
     ended = pair.wait(job, 240)
     assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", str(restarts)), pair.output()
     assert (run / "DONE").exists()
+    assert (run / f"job-{job}.partial").exists()  # `fit` leaves it; without it a restart would take the run for another job's
     return run
 
 
