@@ -63,11 +63,8 @@ class SmallNetwork(nn.Module):
         h = to_float(x).contiguous(memory_format=torch.channels_last)
         if max(h.shape[2:]) > LARGEST:
             h = F.adaptive_avg_pool2d(h, (min(h.shape[2], LARGEST), min(h.shape[3], LARGEST)))
-        h = (
-            self._blocked(h)
-            if self.folded and h.device.type == "cpu" and torch.backends.mkldnn.is_available()
-            else self._any(h)
-        )
+        blocked = self.folded and h.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        h = self._blocked(h) if blocked else self._any(h)
         features = h.mean((2, 3))  # (N, 64)
         return features, None if self.head is None else self.head(features)
 
