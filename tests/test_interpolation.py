@@ -43,7 +43,9 @@ def save(path: Path, *args: Any, **kwargs: Any) -> Path:
     torch.manual_seed(0)
     generator = TinyGenerator(*args, **kwargs)
     state = {f"average.generator.{name}": tensor for name, tensor in generator.state_dict().items()}
-    torch.save({"lightning_gan": {"generator": generator.record}, "state_dict": state}, path)
+    record = {"generator": generator.record, "discriminator": generator.record, "images_seen": 0}
+    lightning = {"optimizer_states": [{}, {}], "global_step": 0, "callbacks": {}, "loops": {}}
+    torch.save({"lightning_gan": record, "state_dict": state} | lightning, path)
     return path
 
 

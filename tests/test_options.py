@@ -48,7 +48,7 @@ from lightning_gan.__main__ import main
         (["--model.ema_half_life", "-5"], "the average's half-life must not be negative, and is -5.0."),
         (["--model.penalties.r1.weight", "-1"], "a penalty's weight must not be negative, and is -1.0."),
         (["--samples.columns", "0"], "a grid needs columns and rows, not 0 and 8."),
-        (["--seed_everything", "-1"], "--seed_everything must not be negative, and is -1."),
+        (["--seed_everything", "-1"], "--seed_everything must be at least 0 and less than 2^32, and is -1."),
         (["--name", "../elsewhere"], "--name ../elsewhere cannot name a folder."),
         (["--data", "ImageFolder"], "Which images? Say so with --data.root=FOLDER."),
         (
