@@ -221,9 +221,10 @@ class CLI(LightningCLI):
         self.model.stretch_schedules(self._get(self.config, "max_images"))
         if self.checkpoint is not None:
             self.model.check_fits(self.checkpoint)
-        config.callbacks = config.callbacks or []
-        if config.enable_progress_bar is not False:
-            config.callbacks = [*config.callbacks, ImagesProgressBar()]
+        config.callbacks = [
+            *(config.callbacks or []),
+            *([ImagesProgressBar()] if config.enable_progress_bar is not False else []),
+        ]
         evaluation = self._get(self.config_init, "evaluation")
         arguments, plugins = launch(config)
         kwargs |= arguments
@@ -234,8 +235,8 @@ class CLI(LightningCLI):
             return super().instantiate_trainer(logger=config.logger or False, plugins=plugins, **kwargs)
         config.callbacks = [self.interrupt, *config.callbacks]
         limits = self._get(self.config, "max_images"), config.max_steps, config.max_epochs
-        kwargs["max_steps"], nothing_left = last_step(limits, self.datamodule.batch_size, self.checkpoint, self.resumed)
-        if nothing_left:
+        kwargs["max_steps"], self.nothing_left = last_step(limits, self.datamodule.batch_size, self.checkpoint, self.resumed)
+        if self.nothing_left:
             config.max_epochs = -1
             config.callbacks.append(NothingLeft())
         if config.fast_dev_run:
@@ -327,7 +328,8 @@ class CLI(LightningCLI):
             self._say(f"resumed        {self.resumed.describe(self.trainer.world_size)}")
         elif self.checkpoint is not None:
             self._say(f"resumed        after {self.checkpoint['lightning_gan']['images_seen']:,} images")
-        self._say(f"training       {steps * batch_size:,} images in {steps:,} steps of {batch_size}")
+        left = f"{steps * batch_size:,} images in {steps:,} steps of {batch_size}"
+        self._say(f"training       {'all done' if self.nothing_left else left}")
         if self.run_dir:
             self._say(f"scores         {self.extractor}")
             self._say(f"run folder     {self.run_dir}")

@@ -105,12 +105,13 @@ def test_a_complete_run_goes_on_when_it_is_to_be_longer(capsys: pytest.CaptureFi
     assert "Raise --max_images=384" in capsys.readouterr().err
 
 
-def test_what_was_killed_after_its_last_step_is_finished_without_another() -> None:
+def test_what_was_killed_after_its_last_step_is_finished_without_another(capsys: pytest.CaptureFixture[str]) -> None:
     fit()
     for path in (Path("run/DONE"), *Path("run/samples").glob("[0-9]*.png")):
         path.unlink()
     before = state()
     assert resume() == 0
+    assert "training       all done" in capsys.readouterr().out
     assert Path("run/samples/000000320.png").exists()
     assert Path("run/DONE").exists()
     assert state()["global_step"] == before["global_step"]
