@@ -221,10 +221,8 @@ class CLI(LightningCLI):
         self.model.stretch_schedules(self._get(self.config, "max_images"))
         if self.checkpoint is not None:
             self.model.check_fits(self.checkpoint)
-        config.callbacks = [
-            *(config.callbacks or []),
-            *([ImagesProgressBar()] if config.enable_progress_bar is not False else []),
-        ]
+        bar = [] if config.enable_progress_bar is False else [ImagesProgressBar()]
+        config.callbacks = [*(config.callbacks or []), *bar]
         evaluation = self._get(self.config_init, "evaluation")
         arguments, plugins = launch(config)
         kwargs |= arguments
