@@ -222,4 +222,6 @@ def test_w_and_b_goes_on_with_its_run() -> None:
     name = Path("run/wandb_id").read_text()
     assert resume() == 0
     assert Path("run/wandb_id").read_text() == name
-    assert {path.name.rpartition("-")[2] for path in Path("run/wandb").glob("offline-run-*")} == {name}
+    records = list(Path("run/wandb").glob("offline-run-*"))  # a second one in the same second has a further number
+    assert len(records) == 2
+    assert all(name in path.name for path in records)

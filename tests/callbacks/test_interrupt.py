@@ -62,13 +62,17 @@ def test_training_ends_after_the_step_of_the_signal(
 def test_a_second_ctrl_c_stops_at_once(
     make_trainer: Callable[..., Trainer], make_gan: Callable[..., GAN], digits: DataModule
 ) -> None:
-    before = handlers()
-    trainer = make_trainer(callbacks=[StopOnSignal(), InStep(2, lambda: send(INT, INT))], max_steps=30)
-    with pytest.raises(SystemExit) as stopped:
-        trainer.fit(make_gan(), digits)
-    assert isinstance(stopped.value.__context__, KeyboardInterrupt)
-    assert trainer.global_step == 2
-    assert handlers() == before
+    found = signal.signal(INT, signal.default_int_handler)  # a shell's background jobs are started with it ignored
+    try:
+        before = handlers()
+        trainer = make_trainer(callbacks=[StopOnSignal(), InStep(2, lambda: send(INT, INT))], max_steps=30)
+        with pytest.raises(SystemExit) as stopped:
+            trainer.fit(make_gan(), digits)
+        assert isinstance(stopped.value.__context__, KeyboardInterrupt)
+        assert trainer.global_step == 2
+        assert handlers() == before
+    finally:
+        signal.signal(INT, found)
 
 
 def test_training_that_fails_puts_the_handlers_back(
