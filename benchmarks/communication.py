@@ -163,7 +163,8 @@ class Meter(Callback):
 
 def measure(family: str, whose: str, synchronized: bool, parts: int) -> str:
     torch.manual_seed(0)
-    gan = GAN(**networks(family), generator_optimizer=Adam, discriminator_optimizer=Adam, accumulate=parts)  # type: ignore[arg-type]
+    optimizers = {"generator_optimizer": Adam, "discriminator_optimizer": Adam}
+    gan = GAN(**networks(family), **optimizers, accumulate=parts)  # type: ignore[arg-type]  # a dictionary of unlike parts
     meter = Meter()
     Trainer(
         accelerator="cpu",
