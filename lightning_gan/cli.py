@@ -22,8 +22,17 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from lightning_gan import processes, slurm
-from lightning_gan.callbacks import Evaluation, Health, ImagesProgressBar, LastCheckpoint, SampleGrid, StopOnSignal
+from lightning_gan import processes, schedules, slurm
+from lightning_gan.callbacks import (
+    Acceleration,
+    Evaluation,
+    Health,
+    ImagesProgressBar,
+    LastCheckpoint,
+    SampleGrid,
+    StopOnSignal,
+)
+from lightning_gan.callbacks.acceleration import settle
 from lightning_gan.callbacks.checkpoint import AtomicCheckpointIO
 from lightning_gan.callbacks.claim import StopWhenStartedAnew
 from lightning_gan.callbacks.rollback import fit_with_rollbacks
@@ -35,6 +44,7 @@ from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
 from lightning_gan.launching import launch
 from lightning_gan.options import ReadableErrors, first_line, innermost
+from lightning_gan.profiling import NoProfiler
 from lightning_gan.resuming import NothingLeft, Resumed, configuration_of, last_step, out_of_time, run_to_resume
 from lightning_gan.run_folder import DONE, REQUEUE, RUNS, Claim, make_run_folder, remove_empty
 from lightning_gan.summary import whereabouts
@@ -55,6 +65,7 @@ UNHELPFUL_WARNINGS = [
     "The .srun. command is available on your system but is not used",  # there need be no cluster to use it for
     "The number of training batches",  # fewer than log_every_n_steps: ours counts across epochs
     "Found .* module.* in eval mode at the start of training",  # the averaged generator, on purpose
+    "The .grad attribute of a Tensor that is not a leaf",  # torch's own look at it while it compiles
     # Between Lightning and jsonargparse, until the latter's version 5.
     r"\s*.* was deprecated in v4\.\d+\.\d+ and will be removed in\s+v5",
     r"\s*By default only one JsonargparseDeprecationWarning",
@@ -185,6 +196,7 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Evaluation, "evaluation")
         parser.add_lightning_class_args(Health, "health")
+        parser.add_lightning_class_args(Acceleration, "acceleration")
         for seeded in ("model.seed", "data.init_args.seed"):
             parser.link_arguments("seed_everything", seeded)
         for network in ("generator", "discriminator"):
@@ -218,7 +230,7 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
-        self.model.stretch_schedules(self._get(self.config, "max_images"))
+        schedules.stretch(self.model, self._get(self.config, "max_images"))
         if self.checkpoint is not None:
             self.model.check_fits(self.checkpoint)
         bar = [] if config.enable_progress_bar is False else [ImagesProgressBar()]
@@ -232,6 +244,8 @@ class CLI(LightningCLI):
             config.limit_val_batches = None
             return super().instantiate_trainer(logger=config.logger or False, plugins=plugins, **kwargs)
         config.callbacks = [self.interrupt, *config.callbacks]
+        config.profiler = config.profiler or NoProfiler()
+        settle(self.config_init[self.subcommand], self.config[self.subcommand], self.model, resumed=self.resumed is not None)
         limits = self._get(self.config, "max_images"), config.max_steps, config.max_epochs
         kwargs["max_steps"], self.nothing_left = last_step(limits, self.datamodule.batch_size, self.checkpoint, self.resumed)
         if self.nothing_left:
@@ -328,6 +342,7 @@ class CLI(LightningCLI):
             self._say(f"resumed        after {self.checkpoint['lightning_gan']['images_seen']:,} images")
         left = f"{steps * batch_size:,} images in {steps:,} steps of {batch_size}"
         self._say(f"training       {'all done' if self.nothing_left else left}")
+        self._say(f"precision      {self._get(self.config_init, 'acceleration').describe(self.trainer.precision)}")
         if self.run_dir:
             self._say(f"scores         {self.extractor}")
             self._say(f"run folder     {self.run_dir}")

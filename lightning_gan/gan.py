@@ -1,7 +1,7 @@
 """The training of a GAN: D and G in turn, Goodfellow et al. 2014, Algorithm 1."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -18,11 +18,10 @@ from lightning_gan.ema import AveragedGenerator, in_words
 from lightning_gan.errors import UserError
 from lightning_gan.losses import AdversarialLoss
 from lightning_gan.networks.base import Discriminator, Generator, StyleGenerator, call_frozen
-from lightning_gan.penalties import CriticPass, GeneratorPenalty, Penalty, due_at, named
+from lightning_gan.optimizers import OptimizerCallable, fused, set_option
+from lightning_gan.penalties import GeneratorPenalty, Penalty, critique, due_at, full_precision, named
 from lightning_gan.processes import mean_over_processes
-from lightning_gan.schedules import Schedule, at, set_option
-
-OptimizerCallable = Callable[[Iterable[Any]], Optimizer]
+from lightning_gan.schedules import Schedule, at
 
 
 class GAN(LightningModule):
@@ -44,6 +43,8 @@ class GAN(LightningModule):
         generator_schedules: what G's optimizer changes with the images seen: `lr`, `beta1`, `beta2` or another of its settings.
         discriminator_schedules: the same for D's.
         critic_steps: training steps for each step of G.
+        reuse_fakes: let G learn from the images that D was just shown, as the DCGAN authors' code does, instead of drawing new
+            ones as in the paper's algorithm. It spares a pass of G, and keeps its memory while D learns.
         accumulate: parts that each batch is computed in, one after the other, which saves memory. Their gradients add up to
             the batch's; but what looks at a batch as a whole, as batch normalization, minibatch standard deviation and the
             running means of penalties do, looks at each part by itself.
@@ -74,6 +75,7 @@ class GAN(LightningModule):
         generator_schedules: dict[str, Schedule] | None = None,
         discriminator_schedules: dict[str, Schedule] | None = None,
         critic_steps: int = 1,
+        reuse_fakes: bool = False,
         accumulate: int = 1,
         ema_half_life: float | Schedule = 10_000,
         further_half_lives: list[float] | None = None,
@@ -86,6 +88,8 @@ class GAN(LightningModule):
             raise ValueError(f"critic_steps must be at least 1, not {critic_steps}")
         if accumulate < 1:
             raise ValueError(f"accumulate must be at least 1, not {accumulate}")
+        if reuse_fakes and accumulate > 1:
+            raise ValueError("reuse_fakes keeps the pass of G that accumulate is there to divide: take one of them")
         for name, norm in {"generator": generator_clip_norm, "discriminator": discriminator_clip_norm}.items():
             if norm is not None and norm <= 0:
                 raise ValueError(f"{name}_clip_norm must be positive, not {norm}")
@@ -118,6 +122,7 @@ class GAN(LightningModule):
         self.generator_optimizer = generator_optimizer
         self.discriminator_optimizer = discriminator_optimizer
         self.critic_steps = critic_steps
+        self.reuse_fakes = reuse_fakes
         self.accumulate = accumulate
         self.generator_clip_norm = generator_clip_norm
         self.discriminator_clip_norm = discriminator_clip_norm
@@ -134,9 +139,14 @@ class GAN(LightningModule):
         randomness.reseed(self.training_seed, "step", step, rank=self.global_rank)
 
         images_before = self.images_seen
-        scalars = self.discriminator_step(real, y, step)
-        if (step + 1) % self.critic_steps == 0:
-            scalars |= self.generator_step(real, y, step)
+        generator_is_due = (step + 1) % self.critic_steps == 0
+        latents = self.latents("discriminator", step, len(real))
+        fakes = self.generator(latents, y) if self.reuse_fakes and generator_is_due else None
+        scalars = self.discriminator_step(real, y, step, latents, fakes)
+        if generator_is_due:
+            if not self.reuse_fakes:
+                latents = self.latents("generator", step, len(real))
+            scalars |= self.generator_step(real, y, step, latents, fakes)
             for average in cast(list[AveragedGenerator], [self.average, *self.further_averages.values()]):
                 average.update(self.generator, self.critic_steps * (self.images_seen - images_before), self.images_seen)
 
@@ -147,22 +157,25 @@ class GAN(LightningModule):
             self._log(step)
         return scalars
 
-    def discriminator_step(self, real: Tensor, y: Tensor | None, step: int) -> dict[str, Tensor]:
-        """Update D at real images (N, C, H, W) and as many generated ones."""
+    def discriminator_step(
+        self, real: Tensor, y: Tensor | None, step: int, latents: Tensor, fakes: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Update D at real images (N, C, H, W) and as many generated ones: `fakes`, or without them those of `latents`."""
         due = due_at(self.penalties, step)
         weights = {name: self.changes.penalty * at(penalty.weight, self.images_seen) for name, penalty in due.items()}
         optimizer, scalars, real_logits = self._optimizer(0), [], []
-        for x, z, labels in self._parts(real, self.latents("discriminator", step, len(real)), y):
-            with torch.no_grad():
-                fake = call_frozen(self.generator, z, labels).float()
-            x, fake = (images.detach().requires_grad_(bool(due)) for images in (x, fake))
+        for x, fake, z, labels in self._parts(real, fakes, latents, y):
+            if fake is None:
+                with torch.no_grad():
+                    fake = call_frozen(self.generator, z, labels)
+            x = x.detach().requires_grad_(any(penalty.at_real for penalty in due.values()))
+            fake = fake.detach().float().requires_grad_(any(penalty.at_fake for penalty in due.values()))
 
-            with self._full_precision() if due else nullcontext():
-                p = critique(self.discriminator, self.augment, x, fake, labels)
-                adversarial = self.loss.discriminator(p.real_logits, p.fake_logits).mean()
+            p = critique(self._critic(self.discriminator, labels), x, fake)
+            adversarial = self.loss.discriminator(p.real_logits, p.fake_logits).mean()
+            with full_precision(x) if due else nullcontext():
                 terms = {name: weights[name] * penalty(p).mean() for name, penalty in due.items()}
-            loss = adversarial + sum(due[name].every * term for name, term in terms.items())
-            self.manual_backward(loss / self.accumulate)
+            self._backward(adversarial + sum(due[name].every * term for name, term in terms.items()))
             real_logits.append(p.real_logits.detach())
             logits = {"logits/real": p.real_logits.mean(), "logits/fake": p.fake_logits.mean()}
             scalars.append(
@@ -179,20 +192,21 @@ class GAN(LightningModule):
             augmentation.update(torch.cat(real_logits), self.images_seen)
         return _means(scalars)
 
-    def generator_step(self, real: Tensor, y: Tensor | None, step: int) -> dict[str, Tensor]:
-        """Update G through D, which stays as it is."""
+    def generator_step(
+        self, real: Tensor, y: Tensor | None, step: int, latents: Tensor, fakes: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Update G through D, which stays as it is: at `fakes`, with their graph, or without them at those of `latents`."""
         due = due_at(self.generator_penalties, step // self.critic_steps)
         optimizer, scalars = self._optimizer(1), []
-        for x, z, labels in self._parts(real, self.latents("generator", step, len(real)), y):
-            critic = _critic(partial(call_frozen, self.discriminator), self.augment, labels)
-            fake_logits = critic(self.generator(z, labels))
+        for x, fake, z, labels in self._parts(real, fakes, latents, y):
+            critic = self._critic(partial(call_frozen, self.discriminator), labels)
+            fake_logits = critic(self.generator(z, labels) if fake is None else fake)
             real_logits = critic(x) if self.loss.generator_sees_real else fake_logits
             adversarial = self.loss.generator(real_logits, fake_logits).mean()
 
-            with self._full_precision() if due else nullcontext():
+            with full_precision(x) if due else nullcontext():
                 terms = {name: at(p.weight, self.images_seen) * p(self.generator, z, labels).mean() for name, p in due.items()}
-            loss = adversarial + sum(due[name].every * term for name, term in terms.items())
-            self.manual_backward(loss / self.accumulate)
+            self._backward(adversarial + sum(due[name].every * term for name, term in terms.items()))
             scalars.append(
                 {"loss/generator": adversarial, **{f"generator_penalty/{name}": term for name, term in terms.items()}}
             )
@@ -222,8 +236,8 @@ class GAN(LightningModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         optimizers = [
-            self.discriminator_optimizer(self.discriminator.parameters()),
-            self.generator_optimizer(self.generator.parameters()),
+            fused(self.discriminator_optimizer(self.discriminator.parameters())),
+            fused(self.generator_optimizer(self.generator.parameters())),
         ]
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = self.changes.learning_rate * group["lr"]
@@ -246,14 +260,6 @@ class GAN(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         record.take_over(self, checkpoint)
-
-    def stretch_schedules(self, max_images: int) -> None:
-        """Let every schedule that does not say how long it takes take the rest of a run of so many images."""
-        for module in self.modules():
-            for value in vars(module).values():
-                for schedule in value.values() if isinstance(value, dict) else [value]:
-                    if isinstance(schedule, Schedule):
-                        schedule.stretch(max_images)
 
     @property
     def training_seed(self) -> int:
@@ -322,24 +328,15 @@ class GAN(LightningModule):
         values = mean_over_processes(torch.stack([scalar.to(self.device) for scalar in self.scalars.values()]).float())
         return dict(zip(self.scalars, values.tolist(), strict=True))
 
-    def _full_precision(self) -> AbstractContextManager[Any]:
-        """Switch autocast off: the gradient of a gradient is several per cent off in bfloat16."""
-        return torch.autocast(self.device.type, enabled=False)
+    def _critic(self, discriminator: Callable[..., Tensor], y: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """Let D look at images (N, C, H, W) through the augmentation; logits (N,) in float32."""
+        augment = self.augment
+        return lambda x: discriminator(x if augment is None else augment(x), y).float()
 
-
-Critic = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N,)
-
-
-def critique(
-    discriminator: Discriminator, augment: Augmentation | None, real: Tensor, fake: Tensor, y: Tensor | None
-) -> CriticPass:
-    """Let D look at real and generated images, both (N, C, H, W), through the augmentation."""
-    critic = _critic(discriminator, augment, y)
-    return CriticPass(real, fake, critic(real), critic(fake), critic)
-
-
-def _critic(discriminator: Callable[..., Tensor], augment: Augmentation | None, y: Tensor | None) -> Critic:
-    return lambda x: discriminator(x if augment is None else augment(x), y).float()
+    def _backward(self, loss: Tensor) -> None:
+        """Add to the gradients, outside autocast: within it what was computed in float32 would go back in part in bfloat16."""
+        with full_precision(loss):
+            self.manual_backward(loss / self.accumulate)
 
 
 def _means(scalars: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -3,7 +3,9 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,32 @@ class CriticPass(NamedTuple):
     real_logits: Tensor  # (N,) = critic(real)
     fake_logits: Tensor  # (N,) = critic(fake)
     critic: Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N,); labels and augmentation are already inside
+
+
+def critique(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> CriticPass:
+    """Let D look at real and at generated images, both (N, C, H, W).
+
+    Where images carry gradient a penalty will differentiate D by them, and then its own result. That pass is in float32 and
+    not compiled, as compiled code has no second derivative. The other pass is not compiled then, either: it would change
+    running statistics in a way that spoils the first one's graph.
+    """
+
+    def careful(x: Tensor) -> Tensor:
+        if not x.requires_grad:
+            return critic(x)
+        with full_precision(x), eager():
+            return critic(x)
+
+    with eager() if real.requires_grad or fake.requires_grad else nullcontext():
+        return CriticPass(real, fake, careful(real), careful(fake), careful)
+
+
+eager = partial(torch.compiler.set_stance, "force_eager")
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """Switch autocast off for the device of `x`: the gradient of a gradient is several per cent off in bfloat16."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 class Term(nn.Module):
@@ -44,7 +72,15 @@ class Term(nn.Module):
 
 
 class Penalty(Term):
-    """A term of D's loss."""
+    """A term of D's loss.
+
+    Attributes:
+        at_real: whether it may differentiate `real_logits` by `real`; a pass that it does not is free to be a fast one.
+        at_fake: the same of `fake_logits` by `fake`.
+    """
+
+    at_real: ClassVar[bool] = True
+    at_fake: ClassVar[bool] = True
 
     @abstractmethod
     def forward(self, p: CriticPass) -> Tensor: ...  # (N,), before the weight
@@ -52,6 +88,8 @@ class Penalty(Term):
 
 class R1(Penalty):
     """R1 penalty, Mescheder et al. 2018, Eq. 9: 1/2 * ||grad_x D(x)||^2 at real images; the weight is its gamma."""
+
+    at_fake = False
 
     def __init__(self, weight: float | Schedule = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)
@@ -63,6 +101,8 @@ class R1(Penalty):
 class R2(Penalty):
     """R2 penalty, Mescheder et al. 2018, Eq. 10: 1/2 * ||grad_x D(x)||^2 at generated images; the weight is its gamma."""
 
+    at_real = False
+
     def __init__(self, weight: float | Schedule = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)
 
@@ -73,6 +113,9 @@ class R2(Penalty):
 class GradientPenalty(Penalty):
     """WGAN-GP's, Gulrajani et al. 2017, Eq. 3: (||grad_x D(x)|| - 1)^2 at random points between real and generated images."""
 
+    at_real = False
+    at_fake = False
+
     def __init__(self, weight: float | Schedule = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)
 
@@ -82,6 +125,9 @@ class GradientPenalty(Penalty):
 
 class ZeroCentredGradientPenalty(Penalty):
     """Zero-centred, Thanh-Tung et al. 2019, Eq. 11: ||grad_x D(x)||^2 at random points between real and generated images."""
+
+    at_real = False
+    at_fake = False
 
     def __init__(self, weight: float | Schedule = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)
@@ -98,6 +144,9 @@ class DRAGAN(Penalty):
         every: lazy regularisation.
         noise: standard deviation of delta, in units of that of the batch's pixels.
     """
+
+    at_real = False
+    at_fake = False
 
     def __init__(self, weight: float | Schedule = 10.0, every: int = 1, noise: float = 0.5) -> None:
         super().__init__(weight, every)
@@ -118,6 +167,9 @@ class LeCam(Penalty):
         every: lazy regularisation; the averages move when it is computed.
         decay: of the averages.
     """
+
+    at_real = False
+    at_fake = False
 
     real_mean: Tensor
     fake_mean: Tensor

@@ -5,8 +5,9 @@ uninterrupted one would have, and no random state needs to be saved.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import blake2b
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,12 +38,16 @@ def reseed(*key: int | str, rank: int) -> None:
     Cheaper than `torch.manual_seed`, which also visits back ends that are not in use.
     """
     seed = derive(*key, rank)
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_available():
-        torch.cuda.manual_seed(seed)
-    if torch.backends.mps.is_available():
-        torch.mps.manual_seed(seed)
+    for manual_seed in _manual_seeds():
+        manual_seed(seed)
     _common.seed(derive(*key, 0))
+
+
+@cache  # to ask for a GPU takes longer than to seed one
+def _manual_seeds() -> list[Callable[[int], Any]]:
+    """Find what seeds torch's global generators on this machine."""
+    on_gpu = [torch.cuda.manual_seed] * torch.cuda.is_available() + [torch.mps.manual_seed] * torch.backends.mps.is_available()
+    return [torch.default_generator.manual_seed, *on_gpu]
 
 
 class _Common:
@@ -108,9 +113,7 @@ def batch_order(seed: int, step: int, batch_size: int, size: int) -> Tensor:
     """
     start, stop = step * batch_size, (step + 1) * batch_size
     epochs = range(start // size, (stop - 1) // size + 1)
-    line = torch.cat([_epoch_order(seed, epoch, size) for epoch in epochs])
-    offset = start - epochs.start * size
-    return line[offset : offset + batch_size]
+    return torch.cat([_epoch_order(seed, epoch, size)[max(0, start - epoch * size) : stop - epoch * size] for epoch in epochs])
 
 
 def numbered_latents(draw: Callable[[int, torch.Generator], Tensor], seed: int, start: int, stop: int) -> Tensor:

@@ -3,9 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 
-from torch.optim import Optimizer
-
-from lightning_gan.errors import UserError
+from torch import nn
 
 
 class Schedule(ABC):
@@ -69,16 +67,10 @@ def extremes(value: float | Schedule) -> tuple[float, float]:
     return min(ends), max(ends)
 
 
-def set_option(optimizer: Optimizer, name: str, value: float) -> None:
-    """Set an option of an optimizer; `beta1` and `beta2` are the two of Adam's betas.
-
-    Raises:
-        UserError: it has no such number.
-    """
-    for group in optimizer.param_groups:
-        if name in ("beta1", "beta2") and "betas" in group:
-            group["betas"] = (value, group["betas"][1]) if name == "beta1" else (group["betas"][0], value)
-        elif isinstance(group.get(name), int | float) and not isinstance(group[name], bool):
-            group[name] = value
-        else:
-            raise UserError(f"{type(optimizer).__name__} has no '{name}' to schedule.")
+def stretch(module: nn.Module, max_images: int) -> None:
+    """Let every schedule in a module that does not say how long it takes take the rest of a run of so many images."""
+    for part in module.modules():
+        for value in vars(part).values():
+            for schedule in value.values() if isinstance(value, dict) else [value]:
+                if isinstance(schedule, Schedule):
+                    schedule.stretch(max_images)

@@ -15,7 +15,7 @@ from lightning_gan import randomness
 from lightning_gan.data import DataModule
 from lightning_gan.ema import AveragedGenerator
 from lightning_gan.errors import UserError
-from lightning_gan.gan import GAN, critique
+from lightning_gan.gan import GAN
 from lightning_gan.losses import AdversarialLoss, NonSaturating, Relativistic
 from lightning_gan.penalties import R1, CriticPass, Penalty
 from lightning_gan.schedules import Linear
@@ -42,7 +42,7 @@ class OneStepEach(Callback):
         self.changed = {}
         for step in (pl_module.discriminator_step, pl_module.generator_step):
             before = {name: state(network) for name, network in networks.items()}
-            step(real, y, 0)
+            step(real, y, 0, pl_module.latents(step.__name__, 0, len(real)))
             self.changed[step.__name__] = {
                 name: changes for name, network in networks.items() if (changes := differs(before[name], state(network)))
             }
@@ -243,21 +243,14 @@ def test_gradients_are_clipped_by_norm_for_each_network(
     assert norms.popitem()[1] > 2e-3
 
 
-def test_real_and_fake_logits_carry_gradient_to_their_images(make_gan: MakeGAN) -> None:
-    gan = make_gan()
-    real, fake = torch.randn(2, 3, 1, 8, 8).requires_grad_()
-    p = critique(gan.discriminator.eval(), None, real, fake, None)
-    assert_close(p.real_logits, gan.discriminator(real))
-    assert_close(p.critic(fake), p.fake_logits)
-
-
+@pytest.mark.parametrize("reuse_fakes", [False, True])
 @pytest.mark.parametrize("loss", [NonSaturating(), Relativistic()])
-def test_one_generator_step_by_hand(
-    make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, loss: AdversarialLoss
+def test_one_training_step_by_hand(
+    make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, loss: AdversarialLoss, reuse_fakes: bool
 ) -> None:
     """The weights after one training step are those of a few lines of plain PyTorch."""
     sgd = partial(torch.optim.SGD, lr=0.1)  # Adam's first step is a sign, which rounding can turn
-    gan = make_gan(loss=loss, generator_optimizer=sgd, discriminator_optimizer=sgd)
+    gan = make_gan(loss=loss, generator_optimizer=sgd, discriminator_optimizer=sgd, reuse_fakes=reuse_fakes)
     by_hand = copy.deepcopy(gan)
     make_trainer(max_steps=1).fit(gan, digits)
 
@@ -267,14 +260,15 @@ def test_one_generator_step_by_hand(
     randomness.reseed(0, "step", 0, rank=0)
     z1, z2 = (g.latents(32, randomness.generator(0, "latents", purpose, 0)) for purpose in ("discriminator", "generator"))
     statistics = copy.deepcopy(dict(g.named_buffers()))
-    fake = g(z1).detach()
-    for name, buffer in g.named_buffers():
-        buffer.copy_(statistics[name])
-    d_loss = loss.discriminator(d(batch.images), d(fake)).mean()
+    fake = g(z1)
+    if not reuse_fakes:
+        for name, buffer in g.named_buffers():
+            buffer.copy_(statistics[name])
+    d_loss = loss.discriminator(d(batch.images), d(fake.detach())).mean()
     d_optimizer.zero_grad()
     d_loss.backward()
     d_optimizer.step()
-    fake_logits = d(g(z2))
+    fake_logits = d(fake if reuse_fakes else g(z2))
     real_logits = d(batch.images) if isinstance(loss, Relativistic) else fake_logits
     g_loss = loss.generator(real_logits, fake_logits).mean()
     g_optimizer.zero_grad()
@@ -338,6 +332,11 @@ def test_sampling_uses_the_average_and_gives_uint8(make_gan: MakeGAN) -> None:
     nn.init.zeros_(gan.generator.get_parameter("dense.weight"))
     assert_close(gan.sample(z).float(), expected)
     assert gan.sample(z).dtype == torch.uint8
+
+
+def test_fakes_cannot_be_reused_in_parts(make_gan: MakeGAN) -> None:
+    with pytest.raises(ValueError, match="reuse_fakes keeps the pass of G that accumulate"):
+        make_gan(reuse_fakes=True, accumulate=2)
 
 
 def test_critic_steps_must_be_positive(make_gan: MakeGAN) -> None:

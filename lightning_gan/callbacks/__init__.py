@@ -1,5 +1,6 @@
 """What accompanies training without changing it."""
 
+from lightning_gan.callbacks.acceleration import Acceleration
 from lightning_gan.callbacks.checkpoint import LastCheckpoint
 from lightning_gan.callbacks.evaluation import Evaluation
 from lightning_gan.callbacks.health import Health
@@ -7,4 +8,4 @@ from lightning_gan.callbacks.interrupt import StopOnSignal
 from lightning_gan.callbacks.progress import ImagesProgressBar
 from lightning_gan.callbacks.samples import SampleGrid
 
-__all__ = ["Evaluation", "Health", "ImagesProgressBar", "LastCheckpoint", "SampleGrid", "StopOnSignal"]
+__all__ = ["Acceleration", "Evaluation", "Health", "ImagesProgressBar", "LastCheckpoint", "SampleGrid", "StopOnSignal"]
