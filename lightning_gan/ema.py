@@ -63,4 +63,6 @@ def in_words(half_life: float) -> str:
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:
-    return [*network.parameters(), *network.buffers()]
+    """List parameters and buffers; the network's own iterators take as long as some of a small one's layers."""
+    kinds = (kind for module in network.modules() for kind in (module._parameters, module._buffers))
+    return list(dict.fromkeys(tensor for kind in kinds for tensor in kind.values() if tensor is not None))

@@ -300,6 +300,8 @@ class GAN(LightningModule):
         Raises:
             UserError: they would not be of one size.
         """
+        if self.accumulate == 1:
+            return iter([batch])
         (n,) = {len(x) for x in batch if x is not None}
         if n % self.accumulate:
             raise UserError(

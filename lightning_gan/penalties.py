@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gan.networks.base import StyleGenerator
+from lightning_gan.networks.convolution import gradient_of_inputs
 from lightning_gan.processes import mean_over_processes
 from lightning_gan.randomness import rand, randn
 from lightning_gan.schedules import Schedule, extremes
@@ -49,7 +50,8 @@ eager = partial(torch.compiler.set_stance, "force_eager")
 
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:
     """Switch autocast off for the device of `x`: the gradient of a gradient is several per cent off in bfloat16."""
-    return torch.autocast(x.device.type, enabled=False)
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 class Term(nn.Module):
@@ -248,7 +250,8 @@ class PathLength(GeneratorPenalty):
         w = generator.styles(z[rows], None if y is None else y[rows])  # (n, layers, style_dim)
         images = generator.synthesize(w)  # (n, C, H, W)
         noise = randn(*images.shape, device=images.device) / math.sqrt(images.shape[2] * images.shape[3])
-        (gradient,) = torch.autograd.grad((images * noise).sum(), w, create_graph=True)
+        with gradient_of_inputs():
+            (gradient,) = torch.autograd.grad((images * noise).sum(), w, create_graph=True)
         length: Tensor = torch.linalg.vector_norm(gradient.sum(1), dim=1) / math.sqrt(w.shape[1])  # (n,); all layers share w
         self.mean.lerp_(mean_over_processes(length.mean()), self.decay)
         return (length - self.mean.clone()).square()
@@ -273,7 +276,8 @@ def due_at(terms: nn.ModuleDict, step: int) -> dict[str, Term]:
 
 def _gradient(logits: Tensor, images: Tensor) -> Tensor:
     """Gradient of each logit by its own image: (N,), (N, C, H, W) -> (N, C * H * W)."""
-    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    with gradient_of_inputs():
+        (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.flatten(1)
 
 

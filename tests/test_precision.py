@@ -132,5 +132,6 @@ def test_a_step_in_mixed_precision_by_hand(make_gan: MakeGAN, make_trainer: Make
         g_loss = loss.generator(fake_logits, fake_logits).mean()
     g_loss.backward()
     g_optimizer.step()
-    assert_close(dict(gan.generator.named_parameters()), dict(g.named_parameters()))
-    assert_close(dict(gan.discriminator.named_parameters()), dict(d.named_parameters()))
+    close = partial(assert_close, rtol=0, atol=5e-5)  # a bfloat16 of gradients of a hundredth, times the learning rate
+    close(dict(gan.generator.named_parameters()), dict(g.named_parameters()))
+    close(dict(gan.discriminator.named_parameters()), dict(d.named_parameters()))

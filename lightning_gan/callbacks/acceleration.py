@@ -1,10 +1,10 @@
 """Arithmetic, memory layout and compiled code, as the hardware is quick at them."""
 
+import os
 from typing import Any, Literal
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import nn
 
 from lightning_gan.gan import GAN
 
@@ -33,6 +33,9 @@ class Acceleration(Callback):
         assert isinstance(pl_module, GAN)
         if stage != "fit":
             return
+        # With this, which Lightning sets for the time before processes are started, torch would load the GPU driver's library
+        # to look for GPUs at each optimizer's step: 30 microseconds and more.
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
         if self.compile:
             pl_module.generator.compile(mode=self.compile)
             pl_module.discriminator.compile(mode=self.compile)
@@ -46,8 +49,8 @@ class Acceleration(Callback):
         return ", ".join([str(precision), *layout, *([f"compiled ({self.compile})"] if self.compile else [])])
 
 
-def quick_precision(accelerator: str, networks: list[nn.Module]) -> Precision:
-    """Choose bfloat16 for what tolerates it where the hardware computes in it, and float32 elsewhere.
+def quick_precision(accelerator: str) -> Precision:
+    """Choose bfloat16, for what tolerates it, where the hardware computes in it, and float32 elsewhere.
 
     By what is known of the hardware and not by a measurement, which would not always come out the same.
 
@@ -57,15 +60,13 @@ def quick_precision(accelerator: str, networks: list[nn.Module]) -> Precision:
     device = None if accelerator == "cpu" else torch.accelerator.current_accelerator(check_available=True)
     if device is None:
         capabilities = torch.cpu.get_capabilities()
-        has_bfloat16 = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-        slow = any(getattr(network, "grouped", False) for network in networks)
-        return "bf16-mixed" if has_bfloat16 and not slow else "32-true"
+        return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16-mixed"
     return "32-true"
 
 
-def settle(config: Any, saved: Any, gan: GAN, resumed: bool) -> None:
+def settle(config: Any, saved: Any, resumed: bool) -> None:
     """Choose what was left open, and have the saved configuration say so: a run may be gone on with on another machine.
 
     Args:
@@ -74,8 +75,7 @@ def settle(config: Any, saved: Any, gan: GAN, resumed: bool) -> None:
         resumed: whether the run goes on; where its configuration leaves something open, it is from before there was a choice.
     """
     if config.trainer.precision is None:
-        networks: list[nn.Module] = [gan.generator, gan.discriminator]
-        config.trainer.precision = "32-true" if resumed else quick_precision(config.trainer.accelerator, networks)
+        config.trainer.precision = "32-true" if resumed else quick_precision(config.trainer.accelerator)
     if config.acceleration.channels_last is None:
         config.acceleration.channels_last = "mixed" in str(config.trainer.precision)
     saved.trainer.precision = config.trainer.precision

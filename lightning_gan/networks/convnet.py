@@ -1,12 +1,14 @@
 """The classic convolutional classifier as a discriminator: convolution, pooling, dropout, hidden dense layer."""
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gan.networks.base import Discriminator, check_labels
-from lightning_gan.networks.layers import coarsest_size
+from lightning_gan.networks.convolution import Conv2d
+from lightning_gan.networks.layers import Dropout, coarsest_size, on_flat
 
 
 class PoolingDiscriminator(Discriminator):
@@ -39,10 +41,10 @@ class PoolingDiscriminator(Discriminator):
         stages: list[nn.Module] = []
         for before, after in pairwise([image_shape[0] + (num_classes > 0), *channels]):
             stages += [
-                nn.Conv2d(before, after, 3, padding=1),
+                Conv2d(before, after, 3, padding=1),
                 nn.LeakyReLU(negative_slope),
                 nn.AvgPool2d(2),
-                nn.Dropout(dropout),
+                Dropout(dropout),
             ]
         self.stages = nn.Sequential(*stages)
         self.dense = nn.Sequential(
@@ -55,4 +57,5 @@ class PoolingDiscriminator(Discriminator):
         if self.embed is not None:
             x = torch.cat([x, self.embed(y).view(len(x), 1, *x.shape[2:])], 1)  # (N, C + 1, H, W)
         h = self.stages(x)  # (N, channels[-1], size, size)
-        return self.dense(h.flatten(1)).squeeze(1)  # type: ignore[no-any-return]  # (N,); torch types it as Any
+        h = on_flat(cast(nn.Linear, self.dense[0]), h)  # (N, hidden)
+        return self.dense[1:](h).squeeze(1)  # type: ignore[no-any-return]  # (N,); torch types it as Any

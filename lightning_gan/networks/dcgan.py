@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gan.networks.base import Discriminator, Generator, check_labels
-from lightning_gan.networks.layers import coarsest_size, count_halvings, normalize_spectra
+from lightning_gan.networks.convolution import Conv2d
+from lightning_gan.networks.layers import Dropout, coarsest_size, count_halvings, normalize_spectra, on_flat
 
 
 class DCGANGenerator(Generator):
@@ -98,12 +99,12 @@ class DCGANDiscriminator(Discriminator):
         for i, (fine, coarse) in enumerate(pairwise([image_shape[0] + (num_classes > 0), *channels])):
             normalized = batch_norm and i > 0
             padding = (kernel_size - 1) // 2  # halves any even size
-            layers.append(nn.Conv2d(fine, coarse, kernel_size, stride=2, padding=padding, bias=not normalized))
+            layers.append(Conv2d(fine, coarse, kernel_size, stride=2, padding=padding, bias=not normalized))
             if normalized:
                 layers.append(nn.BatchNorm2d(coarse))
             layers.append(nn.LeakyReLU(negative_slope))
             if dropout:
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
         self.layers = nn.Sequential(*layers)
         self.dense = nn.Linear(channels[-1] * size * size, 1)
         self.embed = nn.Embedding(num_classes, image_shape[1] * image_shape[2]) if num_classes else None
@@ -117,7 +118,7 @@ class DCGANDiscriminator(Discriminator):
         if self.embed is not None:
             x = torch.cat([x, self.embed(y).view(len(x), 1, *x.shape[2:])], 1)  # (N, C + 1, H, W)
         h = self.layers(x)  # (N, channels[-1], size, size)
-        return self.dense(h.flatten(1)).squeeze(1)  # type: ignore[no-any-return]  # (N,)
+        return on_flat(self.dense, h).squeeze(1)  # (N,)
 
 
 def _doubling(image_shape: tuple[int, int, int], width: int) -> list[int]:

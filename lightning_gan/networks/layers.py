@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from lightning_gan.networks.convolution import conv2d
+
 
 def activate(x: Tensor) -> Tensor:
     """Leaky rectifier of slope 0.2, scaled by sqrt(2) to keep the second moment of its input about as it is."""
@@ -61,7 +63,7 @@ class EqualizedConv2d(nn.Module):
         self.padding = kernel_size // 2 if stride == 1 else 0
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight * self.gain, self.bias, self.stride, self.padding)
+        return conv2d(x, self.weight * self.gain, self.bias, self.stride, self.padding)
 
 
 def _binomial() -> Tensor:
@@ -86,7 +88,11 @@ class _Filter(torch.autograd.Function):
         if size is None:
             return F.conv2d(x, kernels, None, stride, padding, groups=channels)
         rest = [full - ((n - 1) * stride + 4 - 2 * padding) for full, n in zip(size, x.shape[2:], strict=True)]
-        return F.conv_transpose2d(x, kernels, None, stride, padding, rest, channels)
+        if x.device.type != "cpu":
+            return F.conv_transpose2d(x, kernels, None, stride, padding, rest, channels)
+        with full_precision(x):  # in bfloat16 it takes a CPU up to a hundred times as long
+            wide = torch.promote_types(x.dtype, torch.float32)
+            return F.conv_transpose2d(x.to(wide), kernels.to(wide), None, stride, padding, rest, channels).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -139,10 +145,35 @@ class MinibatchStddev(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, _, height, width = x.shape
         group = max(size for size in range(1, self.group + 1) if n % size == 0)
-        variance = x.float().unflatten(0, (-1, group)).var(1, correction=0)  # (N / group, C, H, W)
+        groups = x.float().unflatten(0, (-1, group))  # (N / group, group, C, H, W)
+        variance = (groups - groups.mean(1, keepdim=True)).square().mean(1)  # as by `var`, which takes a CPU ten times as long
         stddev = (variance + 1e-8).sqrt().mean((1, 2, 3)).to(x.dtype)  # (N / group,)
         channel = stddev.repeat_interleave(group).view(n, 1, 1, 1).expand(n, 1, height, width)
         return torch.cat([x, channel], 1)  # (N, C + 1, H, W)
+
+
+class Dropout(nn.Dropout):
+    """`nn.Dropout`, for which a CPU's own way to draw takes five times as long. The probability is rounded to 1 / 2**16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p in (0, 1) or x.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(x)
+        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)  # 4 in each
+        draws = draws.as_strided(x.shape, torch.empty_like(x).stride())
+        dropped = min(round(self.p * 2**16), 2**16 - 1)
+        return x * (draws >= dropped - 2**15).to(x.dtype).div_(1 - dropped / 2**16)
+
+
+def on_flat(dense: nn.Linear, maps: Tensor) -> Tensor:
+    """Compute `dense(maps.flatten(1))`: (N, C, H, W) -> (N, out_features).
+
+    Where the maps are channels last it is the weights that are brought into the same order. Maps are larger, and their
+    gradient would come back in the other order, which slows down whatever it passes.
+    """
+    if maps.is_contiguous():
+        return dense(maps.flatten(1))  # type: ignore[no-any-return]  # torch types every module's output as Any
+    weight = dense.weight.unflatten(1, maps.shape[1:]).permute(0, 2, 3, 1)
+    return F.linear(maps.permute(0, 2, 3, 1).flatten(1), weight.flatten(1), dense.bias)
 
 
 def normalize_spectra(network: nn.Module) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gan.networks.base import Discriminator, Generator, check_labels
+from lightning_gan.networks.layers import Dropout
 
 
 class MLPGenerator(Generator):
@@ -100,5 +101,5 @@ def _hidden_layers(features: list[int], negative_slope: float, dropout: float = 
         nn.init.zeros_(linear.bias)
         layers += [linear, nn.LeakyReLU(negative_slope)]
         if dropout:
-            layers.append(nn.Dropout(dropout))
+            layers.append(Dropout(dropout))
     return nn.Sequential(*layers)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gan.networks.base import Discriminator, Generator, check_labels
+from lightning_gan.networks.convolution import Conv2d
 from lightning_gan.networks.layers import Blur, Upsample, coarsest_size, count_halvings
 
 SLOPE = 0.2
@@ -61,7 +62,7 @@ class R3GANGenerator(Generator):
             # The two commute: both are linear, one within channels, the other within pixels. At the coarse end it is cheaper.
             layers += [*_rewidth(coarse, fine), Upsample()]
             layers += [_Block(fine, expansion, group_width, total) for _ in range(blocks)]
-        layers.append(_linear(nn.Conv2d(channels[-1], image_shape[0], 1, bias=False)))
+        layers.append(_linear(Conv2d(channels[-1], image_shape[0], 1, bias=False)))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -102,7 +103,7 @@ class R3GANDiscriminator(Discriminator):
         channels = (channels or _channels(image_shape, width))[::-1]
         size = coarsest_size(image_shape, len(channels) - 1)
         total = blocks * len(channels)
-        layers: list[nn.Module] = [_linear(nn.Conv2d(image_shape[0], channels[0], 1, bias=False))]
+        layers: list[nn.Module] = [_linear(Conv2d(image_shape[0], channels[0], 1, bias=False))]
         layers += [_Block(channels[0], expansion, group_width, total) for _ in range(blocks)]
         for fine, coarse in pairwise(channels):
             layers += [Blur(padding=1, stride=2), *_rewidth(fine, coarse)]
@@ -130,7 +131,8 @@ class _Basis(nn.Module):
         self.dense = _linear(nn.Linear(inputs, width, bias=False))
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.dense(z)[:, :, None, None] * self.maps  # type: ignore[no-any-return]  # torch types every module's output as Any
+        scale: Tensor = self.dense(z)  # (N, width)
+        return scale[:, :, None, None] * self.maps.to(scale.dtype)
 
 
 class _Block(nn.Module):
@@ -145,9 +147,9 @@ class _Block(nn.Module):
         inside = width * expansion
         if min(expansion, group_width) < 1 or inside % group_width:
             raise ValueError(f"group_width={group_width} does not divide a width of {width} times an expansion of {expansion}")
-        expand = nn.Conv2d(width, inside, 1)
-        grouped = nn.Conv2d(inside, inside, 3, padding=1, groups=inside // group_width)
-        project = nn.Conv2d(inside, width, 1, bias=False)
+        expand = Conv2d(width, inside, 1)
+        grouped = Conv2d(inside, inside, 3, padding=1, groups=inside // group_width)
+        project = Conv2d(inside, width, 1, bias=False)
         with torch.no_grad():
             for layer in (expand, grouped):
                 nn.init.kaiming_normal_(layer.weight, SLOPE).mul_(total**-0.25)
@@ -160,7 +162,7 @@ class _Block(nn.Module):
 
 
 def _rewidth(before: int, after: int) -> list[nn.Module]:
-    return [] if before == after else [_linear(nn.Conv2d(before, after, 1, bias=False))]
+    return [] if before == after else [_linear(Conv2d(before, after, 1, bias=False))]
 
 
 def _linear(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:

@@ -7,10 +7,12 @@ branches, biases at zero, and a discriminator's block widens in its second convo
 from itertools import pairwise
 from typing import Literal, TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gan.networks.base import Discriminator, Generator, check_labels
+from lightning_gan.networks.convolution import Conv2d
 from lightning_gan.networks.layers import coarsest_size, count_halvings, normalize_spectra
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear, nn.Embedding)
@@ -49,7 +51,7 @@ class ResNetGenerator(Generator):
         self.unflatten = nn.Unflatten(1, (channels[0], size, size))
         self.blocks = nn.ModuleList(GeneratorBlock(coarse, fine, num_classes) for coarse, fine in pairwise(channels))
         self.norm = nn.BatchNorm2d(channels[-1])  # the same for every label, also in a conditional network
-        self.conv = _xavier(nn.Conv2d(channels[-1], image_shape[0], 3, padding=1))
+        self.conv = _xavier(Conv2d(channels[-1], image_shape[0], 3, padding=1))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         check_labels(self, y)
@@ -132,8 +134,8 @@ class ConditionalBatchNorm2d(nn.Module):
         h: Tensor = self.norm(x)
         if self.embed is None:
             return h
-        gain, bias = self.embed(y)[..., None, None].chunk(2, 1)  # (N, channels, 1, 1) each
-        return gain * h + bias  # type: ignore[no-any-return]  # torch types every module's output as Any
+        gain, bias = self.embed(y).to(h.dtype)[..., None, None].chunk(2, 1)  # (N, channels, 1, 1) each
+        return torch.addcmul(bias, gain, h)
 
 
 class GeneratorBlock(nn.Module):
@@ -142,10 +144,10 @@ class GeneratorBlock(nn.Module):
     def __init__(self, before: int, after: int, num_classes: int = 0) -> None:
         super().__init__()
         self.norm1 = ConditionalBatchNorm2d(before, num_classes)
-        self.conv1 = _xavier(nn.Conv2d(before, after, 3, padding=1), gain=2**0.5)
+        self.conv1 = _xavier(Conv2d(before, after, 3, padding=1), gain=2**0.5)
         self.norm2 = ConditionalBatchNorm2d(after, num_classes)
-        self.conv2 = _xavier(nn.Conv2d(after, after, 3, padding=1), gain=2**0.5)
-        self.shortcut = _xavier(nn.Conv2d(before, after, 1))
+        self.conv2 = _xavier(Conv2d(after, after, 3, padding=1), gain=2**0.5)
+        self.shortcut = _xavier(Conv2d(before, after, 1))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.conv1(F.interpolate(F.relu(self.norm1(x, y)), scale_factor=2))
@@ -169,9 +171,9 @@ class DiscriminatorBlock(nn.Module):
         self.halve = halve
         self.first = first
         between = after if first else before
-        self.conv1 = _xavier(nn.Conv2d(before, between, 3, padding=1), gain=2**0.5)
-        self.conv2 = _xavier(nn.Conv2d(between, after, 3, padding=1), gain=2**0.5)
-        self.shortcut = _xavier(nn.Conv2d(before, after, 1)) if halve or before != after else nn.Identity()
+        self.conv1 = _xavier(Conv2d(before, between, 3, padding=1), gain=2**0.5)
+        self.conv2 = _xavier(Conv2d(between, after, 3, padding=1), gain=2**0.5)
+        self.shortcut = _xavier(Conv2d(before, after, 1)) if halve or before != after else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))

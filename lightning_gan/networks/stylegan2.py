@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_gan.networks.base import Discriminator, StyleGenerator, check_labels
+from lightning_gan.networks.convolution import conv2d
 from lightning_gan.networks.layers import (
     Blur,
     EqualizedConv2d,
@@ -184,7 +185,7 @@ class ModulatedConv2d(nn.Module):
         weight = self.weight * self.gain
         x = x * s[..., None, None]
         if self.blur is None:
-            x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+            x = conv2d(x, weight, None, padding=weight.shape[-1] // 2)
         else:
             x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
         if self.demodulate:

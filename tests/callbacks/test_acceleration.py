@@ -115,22 +115,19 @@ def test_both_networks_are_compiled_in_place(
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "grouped", "expected"),
+    ("capabilities", "expected"),
     [
-        ({"avx512_bf16": True}, False, "bf16-mixed"),
-        ({"amx_bf16": True}, False, "bf16-mixed"),
-        ({"avx512_bf16": True}, True, "32-true"),
-        ({"avx512_bf16": False, "avx2": True}, False, "32-true"),
-        ({}, False, "32-true"),
+        ({"avx512_bf16": True}, "bf16-mixed"),
+        ({"amx_bf16": True}, "bf16-mixed"),
+        ({"avx512_bf16": False, "avx2": True}, "32-true"),
+        ({}, "32-true"),
     ],
 )
 def test_a_cpu_is_quick_in_bfloat16_if_it_says_so(
-    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], grouped: bool, expected: str
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    network = DCGANDiscriminator((1, 8, 8), width=4)
-    network.grouped = grouped  # type: ignore[misc]  # for this one alone
-    assert quick_precision("cpu", [network, nn.Linear(1, 1)]) == expected
+    assert quick_precision("cpu") == expected
 
 
 @pytest.mark.parametrize(
@@ -139,7 +136,7 @@ def test_a_cpu_is_quick_in_bfloat16_if_it_says_so(
 def test_a_gpu_is_asked(monkeypatch: pytest.MonkeyPatch, kind: str, supported: bool, expected: str) -> None:
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device(kind))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
-    assert quick_precision("auto", []) == expected
+    assert quick_precision("auto") == expected
 
 
 class TestSettle:
@@ -158,7 +155,6 @@ class TestSettle:
     def test_what_is_chosen_is_saved(
         self,
         monkeypatch: pytest.MonkeyPatch,
-        make_gan: MakeGAN,
         precision: str | None,
         channels_last: bool | None,
         resumed: bool,
@@ -172,7 +168,7 @@ class TestSettle:
             )
             for _ in range(2)
         )
-        settle(config, saved, make_gan(), resumed)
+        settle(config, saved, resumed)
         for options in (config, saved):
             assert (options.trainer.precision, options.acceleration.channels_last) == expected
 

@@ -1,9 +1,12 @@
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.testing import assert_close
 
 from lightning_gan.networks import DCGANDiscriminator, DCGANGenerator, Discriminator
@@ -43,6 +46,64 @@ class TestCallFrozen:
         call_frozen(network, frozen).square().sum().backward()
         network(plain).square().sum().backward()
         assert_close(frozen.grad, plain.grad)
+
+    def test_it_equals_functional_call_also_twice_differentiated(self) -> None:
+        """The plain way, which goes by the names of the tensors."""
+        network, x = Normalized().double(), torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+
+        def plain(*args: Tensor) -> Tensor:
+            buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+            parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
+            return functional_call(network, parameters | buffers, args)  # type: ignore[no-any-return]
+
+        def derivatives(call: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+            (first,) = torch.autograd.grad(call(x).pow(3).sum(), x, create_graph=True)
+            return call(x), first, *torch.autograd.grad(first.square().sum(), x)
+
+        assert_close(derivatives(partial(call_frozen, network)), derivatives(plain))
+
+    def test_parameters_get_no_gradient_when_the_inputs_gradient_is_differentiated(self) -> None:
+        network, x = Normalized(), torch.randn(5, 3, requires_grad=True)
+        (gradient,) = torch.autograd.grad(call_frozen(network, x).square().sum(), x, create_graph=True)
+        gradient.square().sum().backward()
+        assert all(parameter.grad is None for parameter in network.parameters())
+
+    def test_the_gradient_of_an_earlier_call_is_not_lost(self) -> None:
+        """D's own pass may wait for its backward while D is also called frozen."""
+        network, x = Normalized(), torch.randn(5, 3)
+        again = copy.deepcopy(network)
+        waiting = network(x).square().sum()
+        call_frozen(network, x)
+        waiting.backward()
+        again(x).square().sum().backward()
+        assert_close([p.grad for p in network.parameters()], [p.grad for p in again.parameters()])
+
+    def test_a_failure_inside_leaves_the_network_as_it_was(self) -> None:
+        network = Normalized()
+        before = [*network.parameters(), *network.buffers()]
+        values = copy.deepcopy(network.state_dict())
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            call_frozen(nn.Sequential(network, nn.Linear(5, 5)), torch.randn(5, 3))
+        assert all(now is then for now, then in zip([*network.parameters(), *network.buffers()], before, strict=True))
+        assert_close(network.state_dict(), values, rtol=0, atol=0)
+
+    def test_hooks_are_called_and_see_frozen_parameters(self) -> None:
+        network, seen = Normalized(), []
+        network.dense.register_forward_hook(lambda module, *_: seen.append(module.parametrizations.weight.original))
+        call_frozen(network, torch.randn(5, 3))
+        assert [tensor.requires_grad for tensor in seen] == [False]
+        assert seen[0].data_ptr() == network.get_parameter("dense.parametrizations.weight.original").data_ptr()
+
+    def test_buffers_that_modules_share_stay_shared(self) -> None:
+        first, second = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+        second.running_mean = first.running_mean
+        means: list[Tensor] = []
+        for module in (first, second):
+            module.register_forward_hook(lambda module, *_: means.append(module.running_mean))
+        call_frozen(nn.Sequential(first, second), torch.randn(5, 3))
+        assert means[0] is means[1]
+        assert first.running_mean is second.running_mean
+        assert not first.running_mean.any()  # type: ignore[union-attr]  # it has one
 
 
 class Wrapped(Discriminator):

@@ -3,10 +3,20 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.testing import assert_close
 
-from lightning_gan.networks.layers import Blur, EqualizedConv2d, EqualizedLinear, MinibatchStddev, Upsample, activate, normalize
+from lightning_gan.networks.layers import (
+    Blur,
+    Dropout,
+    EqualizedConv2d,
+    EqualizedLinear,
+    MinibatchStddev,
+    Upsample,
+    activate,
+    normalize,
+    on_flat,
+)
 
 
 @pytest.mark.parametrize("multiplier", [1.0, 0.01])
@@ -82,6 +92,69 @@ def test_resampling_under_autocast() -> None:
     assert y.dtype == torch.bfloat16
     y.float().square().sum().backward()
     assert_close(x.grad, exact, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("layer", [Upsample(), Blur(padding=1, stride=2), Blur(padding=2)])
+def test_resampling_in_bfloat16_rounds_and_no_more(layer: nn.Module) -> None:
+    """A part of it is computed in float32, in whatever direction."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.bfloat16, requires_grad=True)
+    wide = x.detach().float().requires_grad_()
+    y, exact = layer(x), layer(wide)
+    assert y.dtype == torch.bfloat16
+    assert_close(y.float(), exact, rtol=2**-8, atol=1e-6)
+    g = torch.randn(y.shape, dtype=torch.bfloat16)
+    y.backward(g), exact.backward(g.float())
+    assert_close(x.grad, wide.grad.to(torch.bfloat16), rtol=2**-8, atol=1e-6)  # type: ignore[union-attr]  # it has one
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("p", [0.3, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(p: float, layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    x = torch.full((25, 7, 41, 39), 2.0).to(memory_format=layout).requires_grad_()  # a number that 4 does not divide
+    y = Dropout(p)(x)
+    assert y.is_contiguous(memory_format=layout)
+    kept = y != 0
+    n = x.numel()
+    for axis in range(4):  # no row of any direction has less or more than its share
+        others = [i for i in range(4) if i != axis]
+        deviations = (kept.double().mean(others) - (1 - p)) * math.sqrt(n / x.shape[axis] / (p * (1 - p)))
+        assert deviations.abs().max() < 4.5
+        neighbours = kept.roll(1, axis)[kept].double().mean().item()
+        assert abs(neighbours - (1 - p)) < 4.5 * math.sqrt(p / n)
+    assert_close(y[kept], torch.full_like(y[kept], 2 / (1 - p)), rtol=1e-4, atol=0)
+    y.sum().backward()
+    assert_close(x.grad, y.detach() / 2)
+    torch.manual_seed(0)
+    assert torch.equal(Dropout(p)(x), y)
+    assert not torch.equal(Dropout(p)(x), y)
+
+
+def test_dropout_of_all_or_nothing_and_in_evaluation() -> None:
+    x = torch.randn(3, 5)
+    assert torch.equal(Dropout(0.0)(x), x)
+    assert not Dropout(1.0)(x).any()
+    assert torch.equal(Dropout(0.5).eval()(x), x)
+    assert Dropout(0.5)(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_a_dense_layer_on_maps_does_not_depend_on_their_layout() -> None:
+    torch.manual_seed(0)
+    dense = nn.Linear(3 * 4 * 5, 2)
+    nn.utils.parametrizations.spectral_norm(dense).double().eval()
+    x = torch.randn(6, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+
+    def derivatives(output: Tensor) -> tuple[Tensor, ...]:
+        (gradient,) = torch.autograd.grad(output.pow(3).sum(), x, create_graph=True)
+        return output, gradient, *torch.autograd.grad(gradient.square().sum(), [x, *dense.parameters()], allow_unused=True)
+
+    plain = derivatives(dense(x.flatten(1)))
+    assert_close(derivatives(on_flat(dense, x)), plain)
+    last = x.contiguous(memory_format=torch.channels_last)
+    assert_close(derivatives(on_flat(dense, last)), plain)
+    (gradient,) = torch.autograd.grad(on_flat(dense, last).sum(), last)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)  # which is what it is for
 
 
 def test_minibatch_stddev_by_hand() -> None:

@@ -242,6 +242,7 @@ def test_bf16_autocast() -> None:
     discriminator = randomized(R3GANDiscriminator((1, 16, 16), 3, width=8, group_width=4))
     z, y = torch.randn(4, 64), torch.tensor([0, 1, 2, 0])
     with torch.autocast("cpu", torch.bfloat16):
+        assert generator.basis(torch.cat([z, generator.embed(y)], 1)).dtype == torch.bfloat16  # and so the sums
         x = generator(z, y)
         logits = discriminator(x, y)
     exact = discriminator(generator(z, y), y)

@@ -174,6 +174,15 @@ class TestBlocks:
         assert_close(conditional(x, y), plain(x))
         assert_close(conditional(x, 1 - y), torch.zeros_like(x))
 
+    def test_conditional_batch_norm_keeps_the_precision_of_its_input(self) -> None:
+        torch.manual_seed(0)
+        conditional, x, y = ConditionalBatchNorm2d(3, 2), torch.randn(5, 3, 4, 4), torch.tensor([0, 1, 1, 0, 1])
+        nn.init.normal_(conditional.get_parameter("embed.weight"))
+        with torch.autocast("cpu", torch.bfloat16):
+            h = conditional(x.bfloat16(), y)
+        assert h.dtype == torch.bfloat16  # or all that follows would be in float32
+        assert_close(h.float(), conditional(x, y), rtol=0.02, atol=0.02)
+
 
 class TestProjection:
     def test_two_labels_differ_by_the_product_of_their_embeddings_with_the_features(self) -> None:
