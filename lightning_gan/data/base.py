@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_gan.data.cache import Prepared, Source, Split, default_folder, prepare
 from lightning_gan.data.decode import Preprocessing
+from lightning_gan.data.prefetch import SideStream, one_ahead, without_waiting
 from lightning_gan.errors import UserError
 from lightning_gan.files import expanded
 from lightning_gan.images import to_float
@@ -49,6 +50,7 @@ class TrainingLoader:
         rank: Which of the processes this is.
         world_size: How many there are; each takes its contiguous share of a batch.
         current_step: Called when an iteration starts.
+        device: Where the batches are wanted. A GPU that the images do not live on is sent each while it works on the last.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class TrainingLoader:
         rank: int,
         world_size: int,
         current_step: Callable[[], int],
+        device: torch.device,
     ) -> None:
         self.images = images
         self.labels = labels
@@ -69,6 +72,7 @@ class TrainingLoader:
         self.horizontal_flip = horizontal_flip
         self.share = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
         self.current_step = current_step
+        self.device = device
 
     def __len__(self) -> int:
         """Count the batches of what Lightning calls an epoch; a batch may straddle two real ones."""
@@ -77,15 +81,20 @@ class TrainingLoader:
     def __iter__(self) -> Iterator[Batch]:
         # Lightning stops taking batches where its epoch ends, which after a resumption is before these do.
         start = self.current_step()
-        for step in range(start, start + len(self)):
-            yield self.batch(step)
+        batches: Iterator[Batch] = map(self.batch, range(start, start + len(self)))
+        if self.device.type == "cuda" and self.images.device.type == "cpu":
+            side = SideStream(self.device)
+            batches = one_ahead(batches, side.send, side.receive)
+        yield from batches
 
     def batch(self, step: int) -> Batch:
-        rows = batch_order(self.seed, step, self.batch_size, len(self.images))[self.share].to(self.images.device)
+        home = self.images.device
+        rows = without_waiting(batch_order(self.seed, step, self.batch_size, len(self.images))[self.share], home)
         flip = None
         if self.horizontal_flip:
             # Drawn for the whole batch, so that it is an image's fate and not its process's.
-            flip = torch.rand(self.batch_size, generator=generator(self.seed, "flip", step))[self.share] < 0.5
+            flips = torch.rand(self.batch_size, generator=generator(self.seed, "flip", step)) < 0.5
+            flip = without_waiting(flips[self.share], home)
         return Batch(self.images.index_select(0, rows), None if self.labels is None else self.labels[rows], flip)
 
     # Lightning warns of resuming in mid-epoch unless a loader has these two.
@@ -123,7 +132,8 @@ class DataModule(LightningDataModule):
         conditional: Whether the networks are told the class of each image.
         horizontal_flip: Whether training sees mirror images too. Not for anything with lettering.
         cache_dir: Where prepared images are kept; null for $LIGHTNING_GAN_CACHE or, without that, ~/.cache/lightning_gan.
-        device_bytes: Training images of up to this many bytes are moved to the GPU once, and stay there.
+        device_bytes: Training images of up to this many bytes are moved to the GPU once, and stay there; of more, each batch is
+            sent while the GPU works on the one before.
         seed: Decides the order of the images and which are mirrored.
     """
 
@@ -241,16 +251,18 @@ class DataModule(LightningDataModule):
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         self.check_share(world_size)
         images, labels = self.images("train")
-        device = residence(images.nbytes, trainer.strategy.root_device if trainer else torch.device("cpu"), self.device_bytes)
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        home = residence(images.nbytes, device, self.device_bytes)
         return TrainingLoader(
-            images.to(device),
-            labels.to(device) if labels is not None and self.conditional else None,
+            images.to(home),
+            labels.to(home) if labels is not None and self.conditional else None,
             self.batch_size,
             self.seed,
             self.horizontal_flip,
             rank,
             world_size,
             current_step=lambda: trainer.global_step if trainer else 0,
+            device=device,
         )
 
     def val_dataloader(self) -> HeldOutLoader | list[HeldOutLoader]:
@@ -265,8 +277,17 @@ class DataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images = batch.images
         if batch.flip is not None:
-            images = torch.where(batch.flip[:, None, None, None], images.flip(-1), images)
+            images = mirrored(images, batch.flip)
         return Batch(to_float(images), batch.labels, None)
+
+
+def mirrored(images: Tensor, flip: Tensor) -> Tensor:
+    """Mirror the chosen ones of images (N, C, H, W), from left to right.
+
+    `torch.where(flip, images.flip(-1), images)`, but by whole images instead of byte by byte: several times as fast on a CPU.
+    """
+    n = len(images)
+    return torch.cat([images, images.flip(-1)]).index_select(0, torch.arange(n, device=images.device) + n * flip)
 
 
 def residence(size: int, device: torch.device, device_bytes: int) -> torch.device:

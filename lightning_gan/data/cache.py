@@ -13,9 +13,10 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -27,9 +28,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lightning_gan.data.decode import Preprocessing
-from lightning_gan.data.parallel import in_parallel
-from lightning_gan.data.pictures import Pictures
+from lightning_gan.data.decode import Preprocessing, pixels
+from lightning_gan.data.parallel import CHUNK, in_parallel, in_processes
+from lightning_gan.data.pictures import Files, Pictures
 from lightning_gan.errors import UserError
 from lightning_gan.files import expanded
 
@@ -38,6 +39,9 @@ SCHEMA = 1
 
 CHECKED_BYTES = 2**28
 """Images of up to this many bytes are compared with their digest at every start; of more, only the size is checked."""
+
+CHUNK_BYTES = 2**22
+"""Of images that wait together for being written; at least one does."""
 
 Split = Literal["train", "test"]
 
@@ -227,21 +231,37 @@ def _cannot_be_kept(name: str, folder: Path, error: OSError) -> UserError:
     )
 
 
-def _write(source: Source, preprocessing: Preprocessing, folder: Path) -> None:
+def _decoded(source: Source, preprocessing: Preprocessing, order: list[int]) -> Generator[bytes | str, None, None]:
+    """Yield the pixels of each image, in order, or the reason why there are none."""
+    pictures, label = source.pictures, f"Preparing {source.name}"
+
     def decode(index: int) -> bytes | str:
         try:
-            with source.pictures.open(index) as image:
+            with pictures.open(index) as image:
                 return preprocessing(image).tobytes()
         except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
-            return f"{source.pictures.name(index)}: {error}"
+            return f"{pictures.name(index)}: {error}"
 
+    chunk = max(1, min(CHUNK, CHUNK_BYTES // (preprocessing.channels * preprocessing.size**2)))
+    if type(pictures) is not Files:  # opened in a way that other processes may not know
+        yield from in_parallel(decode, order, label, chunk)
+        return
+    names = [pictures.names[index] for index in order]
+    decode_file = partial(pixels, pictures.root, preprocessing, Image.MAX_IMAGE_PIXELS)
+    for index, found in zip(order, in_processes(decode_file, names, label, chunk), strict=True):
+        # Not before this process has tried: a user may have taught its Pillow other formats, or to bear with cut-off files.
+        yield decode(index) if found is None else found
+
+
+def _write(source: Source, preprocessing: Preprocessing, folder: Path) -> None:
     order = np.argsort(source.held_out, kind="stable").tolist()  # training images first
     kept, skipped = [], []
     images_digest = sha256()
-    with (folder / "images.u8").open("wb") as file, warnings.catch_warnings():
+    decoded = _decoded(source, preprocessing, order)
+    with (folder / "images.u8").open("wb") as file, warnings.catch_warnings(), closing(decoded):
         warnings.simplefilter("ignore")  # Pillow's grumbling at oddities that it can read
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for index, result in zip(order, in_parallel(decode, order, f"Preparing {source.name}"), strict=True):
+        for index, result in zip(order, decoded, strict=True):
             if isinstance(result, str):
                 skipped.append(result)
             else:

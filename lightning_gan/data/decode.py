@@ -1,6 +1,7 @@
 """From an image as someone once saved it to the uint8 array that a network is trained on."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -47,7 +48,7 @@ class Preprocessing:
             ) from None
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Prepare one image.
+        """Prepare one image, which is turned upright in place.
 
         Returns:
             (channels, size, size).
@@ -55,8 +56,11 @@ class Preprocessing:
         Raises:
             Exception: Whatever Pillow raises at a damaged file; `ValueError` for pixels that have no meaning as a picture.
         """
-        image = _opaque(_eight_bit(ImageOps.exif_transpose(image)), self.background)
-        image = image.convert("L" if self.channels == 1 else "RGB")
+        # Nothing is copied that can stay as it is.
+        ImageOps.exif_transpose(image, in_place=True)
+        image = _opaque(_eight_bit(image), self.background)
+        mode = "L" if self.channels == 1 else "RGB"
+        image = image if image.mode == mode else image.convert(mode)
         side = min(image.width, image.height, self.crop or image.width)
         left, top = round((image.width - side) / 2), round((image.height - side) / 2)  # rounded as torchvision's CenterCrop
         image = image.crop((left, top, left + side, top + side))
@@ -83,3 +87,18 @@ def _opaque(image: Image.Image, background: str) -> Image.Image:
     if not image.mode.endswith(("A", "a")) and "transparency" not in image.info:
         return image
     return Image.alpha_composite(Image.new("RGBA", image.size, background), image.convert("RGBA"))
+
+
+def pixels(root: Path, preprocessing: Preprocessing, max_pixels: int | None, name: str) -> bytes | None:
+    """Decode and prepare a file, in a process that need know nothing of the rest.
+
+    Returns:
+        (channels, size, size) uint8, or None for what cannot be decoded or has more than `max_pixels`.
+    """
+    try:
+        with Image.open(root / name) as image:
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                return None
+            return preprocessing(image).tobytes()
+    except Exception:  # Pillow's readers raise whatever a damaged file leads them to
+        return None

@@ -91,13 +91,12 @@ class ImageFolder(DataModule):
         names = list_images(self.folder)
         if not names:
             raise UserError(f"{self.folder} holds no images: nothing below it ends in .{', .'.join(sorted(SUFFIXES))}.")
-        parts = [name.split("/") for name in names]
         labels = None
         if self.class_names:
             numbers = {name: number for number, name in enumerate(self.class_names)}
             depth = 1 if self.is_divided else 0
-            labels = [numbers[part[depth]] for part in parts]
-        held_out = np.array([self.is_divided and part[0] != "train" for part in parts])
+            labels = [numbers[name.split("/")[depth]] for name in names]
+        held_out = np.array([self.is_divided and not name.startswith("train/") for name in names])
         if not held_out.any():
             held_out = hold_out([os.fsencode(name) for name in names], self.held_out)
         return Source(self.name, Files(self.folder, names), held_out, labels, self.class_names, self.max_corrupt)

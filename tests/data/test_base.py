@@ -10,7 +10,7 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_gan.data import Batch, DataModule
-from lightning_gan.data.base import TrainingLoader, hold_out, residence
+from lightning_gan.data.base import TrainingLoader, hold_out, mirrored, residence
 from lightning_gan.data.cache import Source
 from lightning_gan.data.decode import Preprocessing
 from lightning_gan.data.pictures import Arrays
@@ -202,6 +202,15 @@ def test_flips_mirror_half_of_the_images_from_left_to_right() -> None:
     assert 5 <= int(flips[0].sum()) <= 20
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (7, 3, 5, 9), (16, 3, 8, 8)])
+@pytest.mark.parametrize("share", [0, 0.5, 1])
+def test_mirroring_by_whole_images_is_choosing_byte_by_byte(shape: tuple[int, ...], share: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=rng)
+    flip = torch.rand(shape[0], generator=rng) < share
+    assert torch.equal(mirrored(images, flip), torch.where(flip[:, None, None, None], images.flip(-1), images))
+
+
 def test_the_range_on_the_device_is_minus_one_to_one() -> None:
     images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
     labels = torch.tensor([4, 5])
@@ -220,10 +229,12 @@ def test_small_sets_live_on_the_gpu() -> None:
 def test_the_loader_gathers_where_the_images_are() -> None:
     """The meta device stands in for a GPU: indices from another device would be an error there as well."""
     images, labels = torch.zeros(25, 1, 2, 2, dtype=torch.uint8, device="meta"), torch.zeros(25, device="meta")
-    batch = TrainingLoader(images, labels, 10, 0, True, 0, 1, lambda: 0).batch(0)
+    batch = TrainingLoader(images, labels, 10, 0, True, 0, 1, lambda: 0, images.device).batch(0)
     assert batch.images.device.type == "meta"
     assert batch.labels is not None
     assert batch.labels.device.type == "meta"
+    assert batch.flip is not None
+    assert batch.flip.device.type == "meta"
 
 
 def test_held_out_images_stay_held_out_when_others_come_and_go() -> None:

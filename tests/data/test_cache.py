@@ -175,17 +175,6 @@ def test_broken_images_are_named_and_left_out(tmp_path: Path, cache: Path, caplo
     assert [line.strip() for line in lines] == prepared.skipped
 
 
-def test_too_large_to_be_true(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow warns of images above MAX_IMAGE_PIXELS and refuses those above twice that: both are left out."""
-    some = photos(tmp_path / "photos", 4, {}, max_corrupt=0.5)
-    Image.new("L", (5, 5)).save(tmp_path / "photos" / "good0.png")
-    Image.new("L", (9, 9)).save(tmp_path / "photos" / "good1.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16)
-    prepared = prepare(some, AS_IS, cache)
-    assert len(prepared.images) == 2
-    assert all("decompression bomb" in line for line in prepared.skipped)
-
-
 def test_one_broken_image_is_always_allowed_unless_none_is(tmp_path: Path, cache: Path) -> None:
     assert len(prepare(photos(tmp_path / "a", 3, {"x.png": b""}), AS_IS, cache).images) == 3
     with pytest.raises(UserError, match=r"1 of 4 images of photos cannot be used, more than --data\.max_corrupt=0 allows"):
