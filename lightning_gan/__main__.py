@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from lightning_gan.errors import UserError
+from lightning_gan.first_look import look
 
 HELP = """\
 Train GANs, and believe the numbers.
@@ -27,23 +28,8 @@ def main(args: Sequence[str] | None = None) -> int:
         match args:
             case [] | ["-h" | "--help", *_]:
                 print(HELP)
-            case ["sample", *options]:  # needs neither the trainer nor the data
-                from lightning_gan.sampling import run, sample
-
-                run(sample, options)
-            case ["interpolate", *options]:
-                from lightning_gan.interpolation import interpolate
-                from lightning_gan.sampling import run
-
-                run(interpolate, options)
-            case ["evaluate", *options]:
-                from lightning_gan.evaluating import run as evaluate
-
-                evaluate(options)
-            case ["fit" | "validate" | "test", *_]:
-                from lightning_gan.cli import CLI
-
-                return CLI.run(args).exit_status
+            case ["fit" | "validate" | "test" | "evaluate" | "sample" | "interpolate" as command, *options]:
+                return _run(command, options)
             case [command, *_]:
                 raise UserError(
                     f"There is no command '{command}'. The commands are fit, validate, test, evaluate, sample and interpolate."
@@ -63,6 +49,26 @@ def main(args: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # the reader of our output has gone, as in `... --help | head`
             return 141
         raise
+    return 0
+
+
+def _run(command: str, options: Sequence[str]) -> int:
+    """Run a command, for which no more is imported than it needs."""
+    match command:
+        case "sample" | "interpolate":
+            from lightning_gan import commands
+
+            commands.run(getattr(commands, command), options)
+        case "evaluate":
+            look(options)
+            from lightning_gan import evaluating
+
+            evaluating.run(options)
+        case _:
+            look(options)
+            from lightning_gan.cli import CLI
+
+            return CLI.run([command, *options]).exit_status
     return 0
 
 

@@ -10,6 +10,7 @@ import torch
 
 from lightning_gan import __version__
 from lightning_gan.errors import UserError
+from lightning_gan.first_look import MISSING
 
 FORMAT = 1
 """Of what a checkpoint says of its GAN; a version of this project reads its own and older ones."""
@@ -32,7 +33,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         UserError: it is missing, cannot be read, or is not a checkpoint that this version knows.
     """
     if not path.is_file():
-        raise UserError(f"There is no checkpoint {path}.")
+        raise UserError(MISSING["--ckpt_path"].format(path))
     try:
         _check_archive(path)
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,19 +1,15 @@
 """The trainer's command line: LightningCLI, with what the data decides carried to the networks."""
 
-import logging
 import os
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-import wandb
 import yaml
 from jsonargparse.typing import PositiveInt
 from pytorch_lightning import Trainer
@@ -41,14 +37,16 @@ from lightning_gan.checks import check_options
 from lightning_gan.configuration import ConfigFile, make_absolute
 from lightning_gan.data import DataModule
 from lightning_gan.errors import UserError
+from lightning_gan.first_look import configuration_of, run_to_resume
 from lightning_gan.gan import GAN
 from lightning_gan.launching import launch
 from lightning_gan.options import ReadableErrors, first_line, innermost
 from lightning_gan.profiling import NoProfiler
-from lightning_gan.resuming import NothingLeft, Resumed, configuration_of, last_step, out_of_time, run_to_resume
+from lightning_gan.quiet import silence_libraries
+from lightning_gan.resuming import NothingLeft, Resumed, last_step, out_of_time
 from lightning_gan.run_folder import DONE, REQUEUE, RUNS, Claim, make_run_folder, remove_empty
 from lightning_gan.summary import whereabouts
-from lightning_gan.tracking import MetricsCSV, WandbMode, start_wandb
+from lightning_gan.tracking import MetricsCSV, WandbMode, finish_wandb, start_wandb
 
 DEFAULT_RUN = Path(__file__).with_name("default.yaml")
 DEFAULT_TRAINER = {
@@ -61,16 +59,6 @@ DEFAULT_TRAINER = {
 }
 ONE_BATCH = range(1)
 """What Lightning loops over in `validate` and `test`, to call the Evaluation callback, which finds its images itself."""
-UNHELPFUL_WARNINGS = [
-    "The .srun. command is available on your system but is not used",  # there need be no cluster to use it for
-    "The number of training batches",  # fewer than log_every_n_steps: ours counts across epochs
-    "Found .* module.* in eval mode at the start of training",  # the averaged generator, on purpose
-    "The .grad attribute of a Tensor that is not a leaf",  # torch's own look at it while it compiles
-    # Between Lightning and jsonargparse, until the latter's version 5.
-    r"\s*.* was deprecated in v4\.\d+\.\d+ and will be removed in\s+v5",
-    r"\s*By default only one JsonargparseDeprecationWarning",
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch
-]
 RUN_DIR_VARIABLE = "LIGHTNING_GAN_RUN_DIR"
 """Carries the run folder to the processes that Lightning starts for the other devices."""
 
@@ -108,10 +96,7 @@ class CLI(LightningCLI):
         Raises:
             UserError: something the user gave cannot be used.
         """
-        for name in ("pytorch_lightning", "lightning_fabric"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        for message in UNHELPFUL_WARNINGS:
-            warnings.filterwarnings("ignore", message)
+        silence_libraries()
         try:
             return cls(  # all of it happens in the constructor
                 GAN,
@@ -123,6 +108,7 @@ class CLI(LightningCLI):
                 save_config_callback=LogConfig,
                 save_config_kwargs={"save_to_log_dir": False},
                 args=list(args),
+                command=args[0],
             )
         except MisconfigurationException as error:
             raise UserError(str(error)) from error
@@ -133,9 +119,7 @@ class CLI(LightningCLI):
                 "Another process of this run has ended: its own message is above, or in its log. Go on with fit --resume RUN."
             ) from error
         finally:
-            with suppress(Exception):  # its service may have got the signal that ended us; what it has is on the disk
-                wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
-                wandb.teardown()
+            finish_wandb(failed=sys.exc_info()[0] is not None)
             if processes.several():  # Lightning would leave it to the interpreter's last moments, where it aborted once
                 torch.distributed.destroy_process_group()
 
@@ -153,11 +137,13 @@ class CLI(LightningCLI):
             raise UserError("--resume is to be given on the command line, not in a configuration file.")
         check_options(self.config[command])
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        commands = LightningCLI.subcommands()
-        del commands["predict"]
-        return commands
+    def __init__(self, *args: Any, command: str, **kwargs: Any) -> None:
+        self._command = command
+        super().__init__(*args, **kwargs)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static, and called of the object
+        """Name the command that is run, so that the options of the others are not built, too."""
+        return {self._command: LightningCLI.subcommands()[self._command]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         parser = self.parser_class(**kwargs)
@@ -173,9 +159,7 @@ class CLI(LightningCLI):
         parser.add_argument("--seed_everything", type=int, default=0, help="Seed of every random draw.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--max_images", type=PositiveInt, default=220_000, help="Length of training: real images seen by D."
-        )
+        parser.add_argument("--max_images", type=PositiveInt, default=220_000, help="Length of training: real images D sees.")
         parser.add_argument("--name", type=str | None, help="The run's name; by default that of its configuration file.")
         parser.add_argument(
             "--run_dir", type=str | None, help="The run's folder, new or empty; by default runs/<name>/<number>."
@@ -245,7 +229,7 @@ class CLI(LightningCLI):
             return super().instantiate_trainer(logger=config.logger or False, plugins=plugins, **kwargs)
         config.callbacks = [self.interrupt, *config.callbacks]
         config.profiler = config.profiler or NoProfiler()
-        settle(self.config_init[self.subcommand], self.config[self.subcommand], self.model, resumed=self.resumed is not None)
+        settle(self.config_init[self.subcommand], self.config[self.subcommand], resumed=self.resumed is not None)
         limits = self._get(self.config, "max_images"), config.max_steps, config.max_epochs
         kwargs["max_steps"], self.nothing_left = last_step(limits, self.datamodule.batch_size, self.checkpoint, self.resumed)
         if self.nothing_left:

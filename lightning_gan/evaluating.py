@@ -1,11 +1,9 @@
 """Scores of images that any generator has made."""
 
 import json
-import logging
 import os
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ from torch import Tensor
 
 from lightning_gan import scorecard
 from lightning_gan.callbacks.evaluation import real_images, record_of
-from lightning_gan.cli import UNHELPFUL_WARNINGS
 from lightning_gan.configuration import ConfigFile
 from lightning_gan.data import DataModule
 from lightning_gan.errors import UserError
@@ -22,6 +19,7 @@ from lightning_gan.metrics.extractors import Extractor, choose
 from lightning_gan.metrics.reference import BATCH_SIZE
 from lightning_gan.metrics.suite import Suite
 from lightning_gan.options import ReadableErrors
+from lightning_gan.quiet import silence_libraries
 from lightning_gan.sample_files import open_samples
 from lightning_gan.sampling import counted, find_device, progress
 
@@ -100,16 +98,14 @@ class _DataOf(ConfigFile):
         return {name: found[name] for name in ("data", "extractor") if name in found}
 
 
-def run(args: list[str]) -> None:
+def run(args: Sequence[str]) -> None:
     """Call `evaluate` with the options of `python -m lightning_gan evaluate`."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for message in UNHELPFUL_WARNINGS:
-        warnings.filterwarnings("ignore", message)
+    silence_libraries()
     parser = _Parser(prog="python -m lightning_gan evaluate", description=evaluate.__doc__, allow_abbrev=False)
     parser.add_argument(
         "-c", "--config", action=_DataOf, help="YAML file that names the data: conf/data/NAME.yaml, or a run's config.yaml."
     )
     parser.add_function_arguments(evaluate, as_positional=False)
-    options = parser.instantiate_classes(parser.parse_args(args))
+    options = parser.instantiate_classes(parser.parse_args(list(args)))
     del options["config"]
     evaluate(**options)

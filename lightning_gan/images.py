@@ -4,6 +4,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
+
+LINE = 2
+"""Pixels between the images of a grid."""
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -26,10 +30,16 @@ def grid(images: Tensor, columns: int) -> NDArray[np.uint8]:
     Returns:
         One picture, (height, width) if C is 1 or 2 and (height, width, 3) otherwise.
     """
-    from torchvision.utils import make_grid
-
     images = images[:, : 3 if images.shape[1] > 2 else 1]
     enlarge = max(1, 64 // images.shape[-1])  # small images are hard to judge
-    page = make_grid(images.cpu().repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3), columns, pad_value=255)
+    page = images.cpu().repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
+    columns = min(columns, len(page))
+    if len(page) > 1:  # torchvision's make_grid, whose import takes longer than all else that a picture of samples does
+        page = F.pad(page, (LINE, 0, LINE, 0), value=255)
+        page = F.pad(page, (0, 0) * 3 + (0, -len(page) % columns), value=255)  # empty places at the end of the last row
+        page = page.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)  # (C, height, width)
+        page = F.pad(page, (0, LINE, 0, LINE), value=255)
+    else:
+        page = page.squeeze(0)
     picture: NDArray[np.uint8] = (page[0] if images.shape[1] == 1 else page.permute(1, 2, 0)).numpy()
     return picture

@@ -8,28 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lightning_gan import images, randomness
+from lightning_gan import images
 from lightning_gan.errors import UserError
 from lightning_gan.files import written_aside
-from lightning_gan.sampling import (
-    check_new,
-    check_truncation,
-    counted,
-    cycle_labels,
-    find_device,
-    generate,
-    import_own,
-    load_generator,
-    progress,
-)
-
-MAX_IMAGES = 100_000
-"""Images that a picture or film can hold: what is longer could not be looked at, and would fill the memory."""
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
@@ -53,83 +38,36 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     return torch.where(torch.sin(omega) > 1e-2, arc, torch.lerp(a, b, t))
 
 
-def interpolate(
-    ckpt_path: Path,
-    output: Path = Path("walk.png"),
-    num: int | None = None,
-    steps: PositiveInt = 10,
-    rows: PositiveInt = 10,
-    labels: list[NonNegativeInt] | NonNegativeInt | None = None,
-    seed: NonNegativeInt = 0,
-    truncation: float | None = None,
-    fps: PositiveInt = 20,
-    half_life: float | None = None,
-    batch_size: PositiveInt = 256,
-    device: str = "auto",
-    module: str | None = None,
-) -> None:
-    """Walk between latents of the averaged generator of a checkpoint.
-
-    They start at the first images of `sample` with the same seed, labels and truncation, and go through the following latents.
+def walks(visited: Tensor, steps: int, spherical: bool) -> Callable[[int, int], Tensor]:
+    """Walk between latents, and from the last one back to the first.
 
     Args:
-        ckpt_path: a checkpoint of a training run, such as RUN/checkpoints/last.ckpt.
-        output: a new file. A .png shows each walk as a row; a .gif or .mp4 shows them side by side, and back to their starts.
-        num: latents that each walk visits; 2 in a .png by default, 8 in a .gif or .mp4.
+        visited: (num, rows, latent_dim).
         steps: from one of them to the next.
-        rows: how many walks.
-        labels: class of all walks through a conditional generator, or classes that they take in turn; all of them by default.
-        seed: of the latents.
-        truncation: trade variety for quality. Styles are moved to their mean by this factor (1 changes nothing); normal latents
-            of a generator without styles are kept within plus or minus this.
-        fps: frames of a .gif or .mp4 in a second; those of a .gif last whole hundredths of a second.
-        half_life: of the average to take, in images, if the run kept further ones.
-        batch_size: images generated at a time.
-        device: such as cpu, cuda or cuda:1; auto takes the first GPU if there is one.
-        module: that defines the generator's class, where that is one of your own.
-    """
-    kind = output.suffix.lower()
-    if kind not in (".png", *_FILMS):
-        raise UserError(f"--output {output} must end in .png, .gif or .mp4.")
-    check_new(output, file=True)
-    import_own(module)
-    if num is None:
-        num = 8 if kind in _FILMS else 2
-    if num < 2:
-        raise UserError(f"--num {num}: a walk needs at least 2 latents.")
-    if kind == ".gif" and fps > 50:
-        raise UserError(f"--fps {fps}: a .gif shows at most 50 frames in a second, an .mp4 more.")
-    if fps > 1000:
-        raise UserError(f"--fps {fps}: at most 1000 frames in a second.")
-    frames = num * steps if kind in _FILMS else (num - 1) * steps + 1
-    if frames * rows > MAX_IMAGES:
-        raise UserError(f"{rows} walks of {frames} images are too many: at most {MAX_IMAGES:,} images in all.")
-    generator = load_generator(ckpt_path, half_life)
-    y = cycle_labels(labels, rows, generator.num_classes)
-    check_truncation(generator, truncation)
-    generator.to(find_device(device))
+        spherical: by `slerp`, and otherwise in a straight line.
 
-    visited = randomness.numbered_latents(generator.latents, seed, 0, num * rows).unflatten(0, (num, rows))
-    path = slerp if generator.latent_distribution == "normal" else torch.lerp
+    Returns:
+        `latents(start, stop) -> (stop - start, latent_dim)`: image i is frame `i // rows` of walk `i % rows`.
+    """
+    num, rows = visited.shape[:2]
+    path = slerp if spherical else torch.lerp
 
     def latents(start: int, stop: int) -> Tensor:
-        """Find where the walks are: image i is frame `i // rows` of walk `i % rows`."""
         i = torch.arange(start, stop)
         frame, row = i // rows, i % rows
         leg = frame // steps
         return path(visited[leg, row], visited[(leg + 1) % num, row], (frame % steps / steps).unsqueeze(1))  # (N, latent_dim)
 
-    repeated = None if y is None else y.repeat(frames)
-    with progress(frames * rows) as bar:
-        batches = counted(generate(generator, latents, repeated, frames * rows, batch_size, truncation), bar)
-        walks = _in_groups(batches, rows)  # (rows, C, H, W) for each frame
-        if kind in _FILMS:
-            columns = next(n for n in range(isqrt(rows - 1) + 1, rows + 1) if rows % n == 0)  # about a square, without a gap
-            contents = _FILMS[kind]((images.grid(frame, columns) for frame in walks), fps)
-        else:
-            contents = _png(images.grid(torch.stack(list(walks), 1).flatten(0, 1), frames))
-    _write(output, contents)
-    print(f"{rows:,} {'walk' if rows == 1 else 'walks'} of {frames:,} images in {output}")
+    return latents
+
+
+def drawn(batches: Iterator[Tensor], kind: str, rows: int, frames: int, fps: int) -> bytes:
+    """Draw walks as a file of the kind: .png, .gif or .mp4."""
+    groups = _in_groups(batches, rows)  # (rows, C, H, W) for each frame
+    if kind not in _FILMS:
+        return _png(images.grid(torch.stack(list(groups), 1).flatten(0, 1), frames))
+    columns = next(n for n in range(isqrt(rows - 1) + 1, rows + 1) if rows % n == 0)  # about a square, without a gap
+    return _FILMS[kind]((images.grid(frame, columns) for frame in groups), fps)
 
 
 def _in_groups(batches: Iterator[Tensor], size: int) -> Iterator[Tensor]:
@@ -178,7 +116,7 @@ def _mp4(frames: Iterator[NDArray[np.uint8]], fps: int) -> bytes:
 _FILMS: dict[str, Callable[[Iterator[NDArray[np.uint8]], int], bytes]] = {".gif": _gif, ".mp4": _mp4}
 
 
-def _write(path: Path, contents: bytes) -> None:
+def write(path: Path, contents: bytes) -> None:
     """Write a file aside and rename it."""
     try:
         with written_aside(path) as aside:

@@ -1,8 +1,6 @@
 """Going on with a run, from its folder alone."""
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from pytorch_lightning.callbacks import Timer
 from lightning_gan.checkpoints import newest
 from lightning_gan.data import DataModule
 from lightning_gan.errors import UserError
-from lightning_gan.run_folder import CONFIG, DONE
+from lightning_gan.run_folder import DONE
 
 
 class Resumed:
@@ -109,31 +107,6 @@ def out_of_time(trainer: Trainer) -> bool:
     """Whether training has ended for `max_time`, and can be gone on with."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # a connector sets it
     return any(isinstance(timer, Timer) and (timer.time_remaining() or 0) <= 0 for timer in callbacks)
-
-
-def run_to_resume(options: Sequence[str]) -> Path | None:
-    """Find `--resume RUN` among the options of a command, before they can be parsed: RUN's configuration goes before them.
-
-    Raises:
-        UserError: there are several.
-    """
-    runs = [Path(option.partition("=")[2]) for option in options if option.startswith("--resume=")]
-    runs += [Path(value) for option, value in pairwise(options) if option == "--resume"]
-    if len(runs) > 1:
-        raise UserError("--resume takes one run at a time.")
-    return runs[0] if runs else None
-
-
-def configuration_of(run: Path) -> Path:
-    """Find the configuration that a run has kept.
-
-    Raises:
-        UserError: there is no such run.
-    """
-    if not (run / CONFIG).is_file():
-        known = "has no config.yaml in it" if run.is_dir() else "does not exist"
-        raise UserError(f"--resume {run}: that folder {known}, so there is no run to go on with. Start one without --resume.")
-    return run / CONFIG
 
 
 def last_step(

@@ -25,6 +25,7 @@ from lightning_gan.data.decode import Preprocessing
 from lightning_gan.data.parallel import in_parallel
 from lightning_gan.data.pictures import SUFFIXES, list_images
 from lightning_gan.errors import UserError
+from lightning_gan.first_look import MISSING
 
 Shape = tuple[int, int, int]
 
@@ -85,7 +86,7 @@ def open_samples(path: Path, image_shape: Shape) -> SampleFile:
     if is_folder:
         return _Pictures(path, image_shape)
     if not is_there:
-        raise UserError(f"There are no samples {path}: name a .npz or .npy file, or a folder of images.")
+        raise UserError(MISSING["--samples"].format(path))
     if path.suffix.lower() not in (".npz", ".npy"):
         raise UserError(f"{path} is neither a .npz or .npy file nor a folder of images, which is how samples are given.")
     if not is_file:  # to read a pipe is to wait for somebody to write to it

@@ -1,29 +1,25 @@
 """Images from a trained generator, with nothing but its checkpoint."""
 
-import importlib
 import math
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser, auto_cli
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 from PIL import Image
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
-from lightning_gan import images, randomness
+from lightning_gan import images
 from lightning_gan.checkpoints import read_checkpoint
 from lightning_gan.ema import in_words
 from lightning_gan.errors import UserError
 from lightning_gan.files import written_aside
 from lightning_gan.networks.base import Generator, StyleGenerator, build
-from lightning_gan.options import ReadableErrors
 
 
 class NotFinite(UserError):  # noqa: N818  # says what is the matter, as its message does
@@ -54,7 +50,7 @@ def load_generator(ckpt_path: str | Path, half_life: float | None = None) -> Gen
     record = checkpoint["lightning_gan"]["generator"]
     try:
         if record["class_path"].startswith("lightning_gan."):  # others may need their values to be built
-            with torch.device("meta"):  # what does not fit takes no memory, whatever size it says it is
+            with torch.device("meta"), _Valueless():  # what does not fit takes no memory, whatever size it says it is
                 build(record).load_state_dict({name: x.to("meta") for name, x in state.items()})
         generator = build(record)
         generator.load_state_dict(state)
@@ -65,22 +61,22 @@ def load_generator(ckpt_path: str | Path, half_life: float | None = None) -> Gen
     return generator.eval().requires_grad_(False)
 
 
+class _Valueless(TorchFunctionMode):
+    """Leaves tensors as they are where networks would draw their first values.
+
+    On the meta device there are none to draw, and for the look of it torch would import its compiler: a second.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return torch.empty(*args, **kwargs) if func is torch.randn else func(*args, **kwargs)
+
+
 def _shortened(error: Exception) -> str:
     """Give the head and the first of the many lines that torch has to say."""
     return " ".join(" ".join(str(error).splitlines()[:2]).split())
-
-
-def import_own(module: str | None) -> None:
-    """Import the module that defines the generator's class, where that is one of the user's: a checkpoint cannot ask for it.
-
-    Raises:
-        UserError: it cannot be imported.
-    """
-    try:
-        if module is not None:
-            importlib.import_module(module)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"--module {module} cannot be imported: {error}.") from error
 
 
 def check_truncation(generator: Generator, truncation: float | None) -> None:
@@ -171,82 +167,6 @@ def finite_uint8(x: Tensor) -> Tensor:
     return images.to_uint8(x)
 
 
-def sample(
-    ckpt_path: Path,
-    output: Path = Path("samples.npz"),
-    num: PositiveInt = 64,
-    labels: list[NonNegativeInt] | NonNegativeInt | None = None,
-    seed: NonNegativeInt = 0,
-    truncation: float | None = None,
-    half_life: float | None = None,
-    batch_size: PositiveInt = 256,
-    device: str = "auto",
-    module: str | None = None,
-) -> None:
-    """Generate images with the averaged generator of a checkpoint.
-
-    Args:
-        ckpt_path: a checkpoint of a training run, such as RUN/checkpoints/last.ckpt.
-        output: a new .npz file (`arr_0`: uint8, (N, H, W, C); `labels` where there are any), or a new folder for PNGs.
-        num: how many.
-        labels: class of a conditional generator, or classes to go through in turn; all of them by default.
-        seed: the same seed gives the same images, whatever their number and, up to rounding, the batch size.
-        truncation: trade variety for quality. Styles are moved to their mean by this factor (1 changes nothing); normal latents
-            of a generator without styles are kept within plus or minus this.
-        half_life: of the average to take, in images, if the run kept further ones.
-        batch_size: images generated at a time.
-        device: such as cpu, cuda or cuda:1; auto takes the first GPU if there is one.
-        module: that defines the generator's class, where that is one of your own.
-    """
-    check_new(output, file=output.suffix.lower() == ".npz")
-    import_own(module)
-    generator = load_generator(ckpt_path, half_life)
-    check_number(num)
-    y = cycle_labels(labels, num, generator.num_classes)
-    check_truncation(generator, truncation)
-    generator.to(find_device(device))
-    latents = partial(randomness.numbered_latents, generator.latents, seed)  # image i depends on (seed, i) and its label alone
-    with progress(num) as bar:
-        batches = counted(generate(generator, latents, y, num, batch_size, truncation), bar)
-        try:
-            if output.suffix.lower() == ".npz":
-                channels, height, width = generator.image_shape
-                _write_npz(output, batches, (num, height, width, channels), y)
-            elif generator.image_shape[0] not in (1, 3):
-                raise UserError(
-                    f"A PNG has 1 or 3 channels, and these images {generator.image_shape[0]}: name an .npz instead."
-                )
-            else:
-                _write_pngs(output, batches, len(str(num - 1)))
-        except OSError as error:
-            raise UserError(f"{output} could not be written: {error.strerror}.") from error
-    print(f"{num:,} images in {output}")
-
-
-def check_new(output: Path, file: bool) -> None:
-    """Refuse to write over something, but for a folder over an empty one.
-
-    Raises:
-        UserError: there is something, or it cannot be known.
-    """
-    try:
-        taken = (output.exists() or output.is_symlink()) and (file or not output.is_dir() or any(output.iterdir()))
-    except OSError as error:
-        raise UserError(f"{output} cannot be used: {error.strerror}.") from error
-    if taken:
-        raise UserError(f"{output} exists already. Name another --output, or remove it first.")
-
-
-def check_number(images: int) -> None:
-    """Refuse a number of images that can only be a slip.
-
-    Raises:
-        UserError: it is above a billion.
-    """
-    if images > 10**9:
-        raise UserError(f"{images:,} images are too many: at most a billion can be made in one go.")
-
-
 def cycle_labels(labels: list[int] | int | None, num: int, num_classes: int) -> Tensor | None:
     """Go through the labels, all classes by default, in turn: int64 (num,), or None for an unconditional generator.
 
@@ -289,7 +209,7 @@ def counted(batches: Iterator[Tensor], bar: "tqdm[NoReturn]") -> Iterator[Tensor
         bar.update(len(batch))
 
 
-def _write_npz(path: Path, batches: Iterator[Tensor], shape: tuple[int, ...], labels: Tensor | None) -> None:
+def write_npz(path: Path, batches: Iterator[Tensor], shape: tuple[int, ...], labels: Tensor | None) -> None:
     """Write what `np.savez(path, images, labels=labels)` would, batch by batch."""
     with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as file:
@@ -301,18 +221,8 @@ def _write_npz(path: Path, batches: Iterator[Tensor], shape: tuple[int, ...], la
                 np.lib.format.write_array(file, labels.numpy())
 
 
-def _write_pngs(folder: Path, batches: Iterator[Tensor], digits: int) -> None:
+def write_pngs(folder: Path, batches: Iterator[Tensor], digits: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     numbered = enumerate(image for batch in batches for image in batch.permute(0, 2, 3, 1).numpy())
     for i, image in numbered:
         Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(folder / f"{i:0{digits}d}.png")
-
-
-class _Parser(ReadableErrors, ArgumentParser):
-    pass
-
-
-def run(command: Callable[..., None], args: list[str]) -> None:
-    """Call a function with the options of `python -m lightning_gan COMMAND`, where COMMAND is its name."""
-    prog = f"python -m lightning_gan {command.__name__}"
-    auto_cli(command, args=args, prog=prog, as_positional=False, parser_class=_Parser, allow_abbrev=False)

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -9,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import wandb
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only, rank_zero_warn
@@ -146,6 +146,8 @@ class TolerantWandbLogger(WandbLogger):
 
     def log_picture(self, key: str, path: Path, images_seen: int, step: int) -> None:
         """Log a picture file at its place on the axis."""
+        import wandb
+
         self._log(lambda: {key: wandb.Image(str(path)), "images_seen": images_seen}, step)
 
     def alert(self, kind: str, text: str, images_seen: int) -> None:
@@ -183,7 +185,11 @@ def start_wandb(run_dir: Path, name: str, mode: WandbMode, repeated: int = 0) ->
     """
     if mode == "auto":
         mode = _mode_of_environment()
-    for attempt in {"online": ["online", "offline"], "offline": ["offline"], "off": []}[mode]:
+    if mode == "off":
+        return []
+    import wandb  # half a second, which only runs that are recorded wait for
+
+    for attempt in {"online": ["online", "offline"], "offline": ["offline"]}[mode]:
         try:
             run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "lightning_gan"),
@@ -202,6 +208,14 @@ def start_wandb(run_dir: Path, name: str, mode: WandbMode, repeated: int = 0) ->
         except Exception as error:  # whatever is wrong with it, training does not depend on it
             rank_zero_warn(f"W&B could not start {attempt} ({' '.join(str(error).split())}).")
     return []
+
+
+def finish_wandb(failed: bool) -> None:
+    """End what W&B has begun, if it has, in good time."""
+    if (wandb := sys.modules.get("wandb")) is not None:
+        with suppress(Exception):  # its service may have got the signal that ended us; what it has is on the disk
+            wandb.finish(exit_code=int(failed))
+            wandb.teardown()
 
 
 def _wandb_id(run_dir: Path) -> str:
@@ -225,6 +239,8 @@ def _mode_of_environment() -> WandbMode:
 
 
 def _has_api_key() -> bool:
+    import wandb
+
     try:
         wandb.setup(wandb.Settings(silent=True))
         return wandb.login(prompt=False, verify=False)

@@ -8,11 +8,11 @@ import torch
 from pytorch_lightning import Trainer
 
 from lightning_gan.callbacks.checkpoint import AtomicCheckpointIO
-from lightning_gan.cli import UNHELPFUL_WARNINGS
 from lightning_gan.data import DataModule, Digits
 from lightning_gan.gan import GAN
 from lightning_gan.losses import NonSaturating
 from lightning_gan.networks import DCGANDiscriminator, DCGANGenerator
+from lightning_gan.quiet import UNHELPFUL_WARNINGS
 
 torch.set_num_threads(1)  # the networks are tiny: threads would only wait for each other
 

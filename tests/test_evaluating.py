@@ -87,7 +87,7 @@ def test_real_images_are_all_copies_of_themselves(folder: Path, capsys: pytest.C
     ("args", "message"),
     [
         (["evaluate", *DATA], "samples"),
-        (["evaluate", "--samples", "x.npz"], "data"),
+        (["evaluate", "--samples", "good.npy"], "data"),
         (["evaluate", "--samples", "missing.npz", *DATA], "missing.npz"),
         (["evaluate", "--samples", "large.npy", *DATA], "(N, 8, 8, 1)"),
         (["evaluate", "--samples", "good.npy", *DATA, "--device", "cuda:99"], "--device cuda:99 cannot be used"),

@@ -1,7 +1,10 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
+from torchvision.utils import make_grid
 
 from lightning_gan.images import grid, to_float, to_uint8
 
@@ -52,3 +55,13 @@ def test_a_grid_enlarges_small_images_without_blurring_them() -> None:
 )
 def test_what_is_neither_grey_nor_rgb_is_shown_in_part(channels: int, shape: tuple[int, ...]) -> None:
     assert grid(torch.zeros(1, channels, 64, 64, dtype=torch.uint8), 1).shape == shape
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (5, 1, 8, 8), (6, 3, 40, 24), (2, 3, 64, 64), (7, 5, 8, 8)])
+def test_a_grid_is_torchvisions(shape: tuple[int, ...]) -> None:
+    images = torch.arange(math.prod(shape)).remainder(251).to(torch.uint8).reshape(shape)
+    shown = images[:, : 1 if shape[1] == 1 else 3]
+    enlarge = max(1, 64 // shape[3])
+    shown = shown.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
+    page = make_grid(shown, 3, pad_value=255)
+    assert np.array_equal(grid(images, 3), page[0].numpy() if shape[1] == 1 else page.permute(1, 2, 0).numpy())

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lightning_gan.__main__ import main
-from lightning_gan.cli import CLI
 
 SMALL = [
     *("--model.generator.width", "4", "--model.discriminator.width", "4", "--trainer.accelerator", "cpu", "--wandb", "off"),
@@ -87,18 +86,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(run: Path) -> dict[str, Any]:
     content: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     return content
-
-
-@pytest.fixture(autouse=True)
-def one_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Build the options of the command that is called, and not those of the other two, which takes most of the time."""
-    build, known = CLI.run, CLI.subcommands()
-
-    def run(args: Sequence[str]) -> CLI:
-        monkeypatch.setattr(CLI, "subcommands", lambda *_: {args[0]: known[args[0]]})
-        return build(args)
-
-    monkeypatch.setattr(CLI, "run", run)
 
 
 @pytest.fixture

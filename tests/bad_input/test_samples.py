@@ -91,8 +91,14 @@ GOOD = array(noise(20, 8, 8))
         (GOOD, "x.npy", ["--output", "x.npy/scores.json"], "x.npy/scores.json"),
         (GOOD, "x.npy", ["--device", "warp"], "--device warp cannot be used"),
         (GOOD, "x.npy", ["--data", "json.JSONDecoder"], "--data: json.JSONDecoder is not a DataModule."),
-        (lambda here: (here / "c.yaml").write_text("data: [1]"), "x.npy", ["-c", "c.yaml"], "--data must name a DataModule by"),
-        (lambda here: (here / "c.yaml").write_text("evaluation: 3\ndata: 4"), "x.npy", ["-c", "c.yaml"], "--data must name a"),
+        (
+            lambda here: (GOOD(here), (here / "c.yaml").write_text("data: [1]")),
+            *("x.npy", ["-c", "c.yaml"], "--data must name a DataModule by"),
+        ),
+        (
+            lambda here: (GOOD(here), (here / "c.yaml").write_text("evaluation: 3\ndata: 4")),
+            *("x.npy", ["-c", "c.yaml"], "--data must name a"),
+        ),
     ],
 )
 def test_evaluate(

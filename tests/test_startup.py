@@ -1,0 +1,72 @@
+"""What commands import. Each is a process of its own, as tests have imported everything long before."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_gan.gan import GAN
+
+RUN = """
+import json, sys
+from lightning_gan.__main__ import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as stop:
+    status = stop.code
+print(json.dumps([status, sorted(sys.modules)]))
+"""
+TRAINER_NEEDS = {"pytorch_lightning", "torchmetrics", "lightning_gan.gan"}
+TORCHMETRICS_IMPORTS = {"torchvision", "torch_fidelity", "scipy", "torch._dynamo"}
+ONLY_TRAINING_NEEDS = {"wandb", "sklearn", "av", "torch._inductor.compile_fx"}
+LIBRARIES = {"torch", "numpy", "PIL", "tqdm", *TRAINER_NEEDS, *TORCHMETRICS_IMPORTS, *ONLY_TRAINING_NEEDS}
+
+
+def imported(folder: Path, *args: str, status: int) -> set[str]:
+    run = subprocess.run([sys.executable, "-c", RUN, *args], cwd=folder, capture_output=True, text=True, check=True)
+    got, modules = json.loads(run.stdout.splitlines()[-1])
+    assert got == status, run.stderr
+    return set(modules)
+
+
+@pytest.mark.parametrize(
+    ("args", "status"),
+    [
+        (["--help"], 0),
+        (["train"], 2),
+        (["fit", "-c", "missing.yaml"], 2),
+        (["fit", "-c", "broken.yaml"], 2),
+        (["fit", "--resume=missing"], 2),
+        (["test", "--ckpt_path", "missing.ckpt"], 2),
+        (["evaluate", "--samples", "missing.npz"], 2),
+        (["sample", "--help"], 0),
+        (["sample", "--nmu", "3"], 2),
+        (["sample", "--ckpt_path", "missing.ckpt"], 2),
+        (["interpolate", "--ckpt_path", "missing.ckpt"], 2),
+    ],
+    ids=str,
+)
+def test_what_needs_no_library_imports_none(args: list[str], status: int, tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("model: {")
+    assert imported(tmp_path, *args, status=status) & LIBRARIES == set()
+
+
+@pytest.mark.parametrize(("args", "status"), [(["fit", "--help"], 0), (["fit", "--foo", "3"], 2)], ids=str)
+def test_options_of_the_trainer_need_what_declares_them_alone(args: list[str], status: int, tmp_path: Path) -> None:
+    modules = imported(tmp_path, *args, status=status)
+    assert modules >= TRAINER_NEEDS
+    assert modules & ONLY_TRAINING_NEEDS == set()
+
+
+@pytest.mark.parametrize(("command", "output"), [("sample", "x.npz"), ("interpolate", "x.png")])
+def test_sampling_needs_torch_and_little_else(command: str, output: str, make_gan: Callable[..., GAN], tmp_path: Path) -> None:
+    gan = make_gan(num_classes=2)
+    record = {"generator": gan.generator.record, "discriminator": gan.discriminator.record, "images_seen": 0}
+    content = {"lightning_gan": record, "state_dict": gan.state_dict(), "global_step": 0, "optimizer_states": [{}, {}]}
+    torch.save(content | {"callbacks": {}, "loops": {}}, tmp_path / "x.ckpt")
+    modules = imported(tmp_path, command, "--ckpt_path", "x.ckpt", "--num", "2", "--output", output, status=0)
+    assert modules & LIBRARIES == {"torch", "numpy", "PIL", "tqdm"}
