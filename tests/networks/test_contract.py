@@ -15,6 +15,8 @@ from lightning_gan.networks import (
     Generator,
     MLPDiscriminator,
     MLPGenerator,
+    PixelShuffleDiscriminator,
+    PixelShuffleGenerator,
     PoolingDiscriminator,
     R3GANDiscriminator,
     R3GANGenerator,
@@ -59,6 +61,11 @@ FAMILIES = {
         partial(MLPGenerator, negative_slope=0.2, output="sigmoid"),
         partial(PoolingDiscriminator, channels=[4, 6]),
         (28, 32, 64, 128),
+    ),
+    "pixel-shuffle": Family(
+        partial(PixelShuffleGenerator, coarse=8, fine=4),
+        partial(PixelShuffleDiscriminator, fine=4, coarse=6, hidden=8),
+        (28, 32, 64),
     ),
     "resnet": Family(partial(ResNetGenerator, width=4), partial(ResNetDiscriminator, width=4), (16, 28, 32, 48, 64, 128, 256)),
     "resnet-plain-critic": Family(
