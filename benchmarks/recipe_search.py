@@ -1,9 +1,9 @@
 """Which values of a sweep give the best generator after so many seconds of training: its trials, drawn and run without W&B.
 
-A trial is a `fit` of the sweep's command with values drawn for its parameters, as W&B's random search draws them. It is scored
-when its training, without start-up and scoring, has taken the seconds of each mark, and is stopped there if it is worse than the
-median of the trials so far. Seconds are those of CPU time in one thread, so that what else runs on the machine counts for little.
-One line for each mark is added to the log.
+A trial is a `fit` of the sweep's command with values drawn for its parameters, as W&B's random search draws them. It is
+scored when its training, without start-up and scoring, has taken the seconds of each mark, and is stopped there if it is worse
+than the median of the trials so far. Seconds are those of CPU time in one thread, so that what else runs on the machine counts
+for little. One line for each mark is added to the log.
 
     OMP_NUM_THREADS=1 uv run --group benchmarks python -m benchmarks.recipe_search --root FOLDER --trials 50
 """

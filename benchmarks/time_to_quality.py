@@ -2,11 +2,11 @@
 
 Quality is `fid_classifier` of 10,000 images against the training set (`fit`'s own scores), at marks of training time; start-up
 and the scoring itself are not counted. The plain one is `plain-dcgan.yaml`, trained by the same `fit`, which is as fast as a
-hand-written loop (`step_time`): the difference is the recipe, its arithmetic and its networks. It has one seed and as many minutes
-as it is given; `conf/mnist.yaml` is run to its end with several seeds, each of which is asked when it was first as good as the
-plain one at its best.
+hand-written loop (`step_time`): the difference is the recipe, its arithmetic and its networks. It has one seed and as many
+minutes as it is given; `conf/mnist.yaml` is run to its end with several seeds, each of which is asked when it was first as good
+as the plain one at its best.
 
-    uv run python -m benchmarks.time_to_quality --root FOLDER
+    uv run --group benchmarks python -m benchmarks.time_to_quality --root FOLDER
 
 It writes a table to standard output, and the curves to time_to_quality.csv and time-to-quality.png.
 """
