@@ -13,6 +13,7 @@ import csv
 import math
 import random
 import statistics
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -68,7 +69,8 @@ def run(options: list[str], seed: int, marks: list[float], log: Log) -> None:
         mark, score = left.pop(0), trainer.callback_metrics[SCORE].item()
         behind = score > log.median(mark)
         log.add(row | {"mark": mark, "images": gan.images_seen, SCORE: f"{score:.5g}"})
-        print(f"{row['trial']:3} {mark:5.0f} s {gan.images_seen:9,} images {score:8.4f}  {row['options']}", flush=True)
+        line = f"{row['trial']:3} {mark:5.0f} s {gan.images_seen:9,} images {score:8.4f}  {row['options']}"
+        print(line, file=sys.__stdout__, flush=True)  # training is silent
         return behind
 
     try:

@@ -175,7 +175,7 @@ class GAN(LightningModule):
             adversarial = self.loss.discriminator(p.real_logits, p.fake_logits).mean()
             with full_precision(x) if due else nullcontext():
                 terms = {name: weights[name] * penalty(p).mean() for name, penalty in due.items()}
-            self._backward(adversarial + sum(due[name].every * term for name, term in terms.items()))
+            self._backward(sum((due[name].every * term for name, term in terms.items()), adversarial))
             real_logits.append(p.real_logits.detach())
             logits = {"logits/real": p.real_logits.mean(), "logits/fake": p.fake_logits.mean()}
             scalars.append(
@@ -206,7 +206,7 @@ class GAN(LightningModule):
 
             with full_precision(x) if due else nullcontext():
                 terms = {name: at(p.weight, self.images_seen) * p(self.generator, z, labels).mean() for name, p in due.items()}
-            self._backward(adversarial + sum(due[name].every * term for name, term in terms.items()))
+            self._backward(sum((due[name].every * term for name, term in terms.items()), adversarial))
             scalars.append(
                 {"loss/generator": adversarial, **{f"generator_penalty/{name}": term for name, term in terms.items()}}
             )
@@ -338,7 +338,7 @@ class GAN(LightningModule):
     def _backward(self, loss: Tensor) -> None:
         """Add to the gradients, outside autocast: within it what was computed in float32 would go back in part in bfloat16."""
         with full_precision(loss):
-            self.manual_backward(loss / self.accumulate)
+            self.manual_backward(loss if self.accumulate == 1 else loss / self.accumulate)
 
 
 def _means(scalars: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -150,7 +150,8 @@ class Relativistic(AdversarialLoss):
 def _cross_entropy(real_logits: Tensor, fake_logits: Tensor, real_label: float) -> Tensor:
     """D's loss as a classifier: -t log s(r) - (1 - t) log(1 - s(r)) - log(1 - s(f)), with t the label of real images."""
     _check_shapes(real_logits, fake_logits)
-    return F.softplus(-real_logits) + (1 - real_label) * real_logits + F.softplus(fake_logits)
+    loss = F.softplus(-real_logits) + F.softplus(fake_logits)
+    return loss if real_label == 1 else loss + (1 - real_label) * real_logits
 
 
 def _checked_label(real_label: float) -> float:
