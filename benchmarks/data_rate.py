@@ -16,7 +16,7 @@ Memory: the most anonymous memory (the page cache, which the system takes back a
 converts, with those that it starts, and of another that reads an epoch, with all that they import. It is sampled every 5 ms.
 The files are hard links, too.
 
-    uv run python benchmarks/data_rate.py
+    uv run python -m benchmarks.data_rate
 """
 
 import argparse

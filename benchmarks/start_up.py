@@ -6,7 +6,7 @@ machine does only adds to it. A first turn, which is not counted, writes bytecod
 cannot do without is Python, torch where they compute, and pytorch_lightning where they have the trainer's options: its import
 brings torchmetrics, and that torchvision, scipy and torch's compiler.
 
-    OMP_NUM_THREADS=1 uv run python benchmarks/start_up.py
+    OMP_NUM_THREADS=1 uv run python -m benchmarks.start_up
 """
 
 import argparse
