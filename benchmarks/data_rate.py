@@ -195,7 +195,7 @@ def anonymous() -> float:
     for process in ("self", *children.split()):
         with suppress(OSError):  # it has ended
             total += int((Path("/proc") / process / "status").read_text().partition("RssAnon:")[2].split()[0])
-    return total / 1000
+    return total * 1024 / 1e6
 
 
 def peak(folder: Path, cache: Path, number: int) -> tuple[float, float]:

@@ -1,17 +1,17 @@
 """Training as people do it, beside `fit`: the same DCGAN of width 64, on MNIST at 32x32, in batches of 64.
 
-All train the same networks from the same weights, with Adam at 2e-4, each with its own loader:
+All train networks of the same kind and size with Adam at 2e-4, each with its own loader:
 
 - *PyTorch's DCGAN example*, its loop written anew: torchvision's MNIST through Resize, ToTensor and Normalize, a shuffling
   DataLoader with 2 workers, float32; binary cross-entropy of a sigmoid; D goes back at real images and at fakes one after the
   other, and G learns from the same fakes, through a D whose gradients are computed, too; five `.item()`s and a printed line in
   each step, and two pictures saved in every hundredth. What it prints goes nowhere.
-- *Lightning's GAN example*, its module and data module written anew: manual optimization with toggled optimizers, G first, and
-  three passes of G a step (for the picture, for G's loss, for D's); a grid of six generated images handed to the logger and
-  two losses logged to the progress bar in each step; MNIST through ToTensor and Normalize, here also Resize, in the order of
-  its split, which it does not shuffle again, with half as many workers as there are cores; float32. Its logger is
-  TensorBoard's, which is not among our dependencies: Lightning's CSVLogger stands in, and drops the pictures, which spares it
-  their encoding. The progress bar writes to nowhere.
+- *Lightning's GAN example*, that of its basic-GAN tutorial, its module and data module written anew: manual optimization with
+  toggled optimizers, G first, and three passes of G a step (for the picture, for G's loss, for D's); a grid of six generated
+  images handed to the logger and two losses logged to the progress bar in each step; MNIST through ToTensor and Normalize, here
+  also Resize, in the order of its split, which it does not shuffle again, with half as many workers as there are cores;
+  float32. Its logger is TensorBoard's, which is not among our dependencies: Lightning's CSVLogger stands in, and drops the
+  pictures, which spares it their encoding. The progress bar writes to nowhere.
 - *`fit`* of `conf/model/dcgan.yaml` with `--model.reuse_fakes true`, with the arithmetic that it chooses, and in float32. It
   saves a picture as often as PyTorch's example; W&B, evaluation and checkpoints, which come seldom, are left out.
 
@@ -72,6 +72,7 @@ def pytorch_example(networks: Networks, root: str, steps: int, folder: Path) -> 
         if i == WARM_UP:
             start = time.perf_counter()
         elif i == WARM_UP + steps:
+            seconds = time.perf_counter() - start
             break
         d.zero_grad()
         labels = torch.full((len(real),), 1.0)
@@ -101,7 +102,7 @@ def pytorch_example(networks: Networks, root: str, steps: int, folder: Path) -> 
         if i % PICTURES_EVERY == 0:
             save_image(real, folder / "real_samples.png", normalize=True)
             save_image(g(fixed_noise).detach(), folder / "fake_samples.png", normalize=True)
-    return time.perf_counter() - start
+    return seconds
 
 
 class ExampleModule(LightningModule):
@@ -155,7 +156,7 @@ class ExampleData(LightningDataModule):
         self.train, _ = random_split(mnist(self.root, 0.1307, 0.3081), [55_000, 5_000])
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
-        return DataLoader(self.train, BATCH_SIZE, num_workers=(os.cpu_count() or 1) // 2)
+        return DataLoader(self.train, BATCH_SIZE, num_workers=(len(os.sched_getaffinity(0)) or 1) // 2)
 
 
 class WithoutPictures(CSVLogger):
@@ -221,6 +222,9 @@ def main() -> None:
             networks = copy.deepcopy((run.model.generator, run.model.discriminator))
             for network in networks:
                 network.train().to(memory_format=torch.contiguous_format)
+                for module in network.modules():
+                    if isinstance(module, nn.Conv2d):
+                        module.__class__ = nn.Conv2d  # as the examples have it
             with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
                 seconds = way(networks, options.root, options.steps, Path(folder))
             rates[name].append(options.steps * BATCH_SIZE / seconds)

@@ -60,12 +60,12 @@ def _run(command: str, options: Sequence[str]) -> int:
 
             commands.run(getattr(commands, command), options)
         case "evaluate":
-            look(options)
+            look(command, options)
             from lightning_gan import evaluating
 
             evaluating.run(options)
         case _:
-            look(options)
+            look(command, options)
             from lightning_gan.cli import CLI
 
             return CLI.run([command, *options]).exit_status

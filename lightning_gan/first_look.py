@@ -14,7 +14,7 @@ MISSING = {
 }
 
 
-def look(options: Sequence[str]) -> None:
+def look(command: str, options: Sequence[str]) -> None:
     """Look for files among the options of a command that are missing, and for configurations that are not YAML.
 
     Raises:
@@ -22,7 +22,7 @@ def look(options: Sequence[str]) -> None:
     """
     if {"-h", "--help"} & set(options):
         return
-    if (run := run_to_resume(options)) is not None:
+    if command == "fit" and (run := run_to_resume(options)) is not None:
         configuration_of(run)
     for file in _values(options, "-c", "--config"):
         if not os.path.lexists(file) or Path(file).is_file():  # what a pipe holds can be read only once
@@ -47,9 +47,12 @@ def check_there(option: str, file: str | Path) -> None:
 
 def _values(options: Sequence[str], *names: str) -> list[str]:
     """Find what an option was given, each time that it was."""
-    after = [value for option, value in pairwise(options) if option in names and not value.startswith("-")]
-    within = [value for name, equals, value in (option.partition("=") for option in options) if name in names and equals]
-    return after + within
+    values = []
+    for option, following in pairwise([*options, "-"]):
+        name, equals, value = option.partition("=")
+        if name in names and (equals or not following.startswith("-")):
+            values.append(value if equals else following)
+    return values
 
 
 def run_to_resume(options: Sequence[str]) -> Path | None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from lightning_gan.errors import UserError
 
@@ -15,9 +15,10 @@ def fused(optimizer: Optimizer) -> Optimizer:
 
     torch never does so by itself. The result is the same up to rounding.
     """
-    for group in optimizer.param_groups:
-        if group.get("fused", False) is None and not group.get("foreach"):
-            group["fused"] = True
+    if type(optimizer) in (Adam, AdamW, SGD):  # which look at it in each step; others only when they are made
+        for group in optimizer.param_groups:
+            if group["fused"] is None and group["foreach"] is None:
+                group["fused"] = True
     return optimizer
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gan.networks.base import StyleGenerator
-from lightning_gan.networks.convolution import gradient_of_inputs
+from lightning_gan.networks.convolution import differentiable_twice, gradient_of_inputs
 from lightning_gan.processes import mean_over_processes
 from lightning_gan.randomness import rand, randn
 from lightning_gan.schedules import Schedule, extremes
@@ -38,7 +38,7 @@ def critique(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> 
     def careful(x: Tensor) -> Tensor:
         if not x.requires_grad:
             return critic(x)
-        with full_precision(x), eager():
+        with full_precision(x), eager(), differentiable_twice():
             return critic(x)
 
     with eager() if real.requires_grad or fake.requires_grad else nullcontext():
@@ -248,7 +248,8 @@ class PathLength(GeneratorPenalty):
         n = math.ceil(len(z) * self.batch_share)
         rows = torch.arange(n, device=z.device) * len(z) // n  # spread, so that processes' shares are the batch's
         w = generator.styles(z[rows], None if y is None else y[rows])  # (n, layers, style_dim)
-        images = generator.synthesize(w)  # (n, C, H, W)
+        with differentiable_twice():
+            images = generator.synthesize(w)  # (n, C, H, W)
         noise = randn(*images.shape, device=images.device) / math.sqrt(images.shape[2] * images.shape[3])
         with gradient_of_inputs():
             (gradient,) = torch.autograd.grad((images * noise).sum(), w, create_graph=True)

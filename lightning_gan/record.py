@@ -96,6 +96,15 @@ def take_over(gan: "GAN", checkpoint: dict[str, Any]) -> None:
     for state, configured in zip(checkpoint["optimizer_states"], gan.configure_optimizers(), strict=True):
         for saved, group in zip(state["param_groups"], configured.param_groups, strict=True):
             saved.update({name: value for name, value in group.items() if name != "params"})
+            for index, parameter in zip(saved["params"], group["params"], strict=True):
+                _lay_out(state["state"].get(index, {}), parameter)
+
+
+def _lay_out(state: dict[str, Any], parameter: torch.Tensor) -> None:
+    """Give an optimizer's state the parameter's layout in memory: fused kernels take it for granted, and do not look."""
+    for name, value in state.items():
+        if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+            state[name] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _optimizers(gan: "GAN") -> list[str]:

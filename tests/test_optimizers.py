@@ -38,11 +38,15 @@ def test_it_is_taken_where_there_is_one_and_nobody_chose_otherwise() -> None:
         "left open": torch.optim.Adam(parameters),
         "refused": torch.optim.Adam(parameters, fused=False),
         "another": torch.optim.Adam(parameters, foreach=True),
+        "not another": torch.optim.Adam(parameters, foreach=False),
         "without one": torch.optim.RMSprop(parameters),
+        "set up when it is made": torch.optim.Adagrad(parameters),
     }
     assert {name: fused(optimizer).param_groups[0].get("fused") for name, optimizer in chosen.items()} == {
         "left open": True,
         "refused": False,
         "another": None,
+        "not another": None,
         "without one": None,
+        "set up when it is made": None,
     }

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_gan.errors import UserError
+from lightning_gan.first_look import look
 from lightning_gan.gan import GAN
 
 RUN = """
@@ -70,3 +72,18 @@ def test_sampling_needs_torch_and_little_else(command: str, output: str, make_ga
     torch.save(content | {"callbacks": {}, "loops": {}}, tmp_path / "x.ckpt")
     modules = imported(tmp_path, command, "--ckpt_path", "x.ckpt", "--num", "2", "--output", output, status=0)
     assert modules & LIBRARIES == {"torch", "numpy", "PIL", "tqdm"}
+
+
+def test_of_an_option_that_is_given_twice_the_last_counts(tmp_path: Path) -> None:
+    there = tmp_path / "there.ckpt"
+    there.touch()
+    for last in (["--ckpt_path", str(there)], [f"--ckpt_path={there}"]):
+        look("fit", ["--ckpt_path=missing.ckpt", "--ckpt_path", "missing.ckpt", *last])
+        with pytest.raises(UserError, match=r"There is no checkpoint missing\.ckpt"):
+            look("fit", [*last, "--ckpt_path=missing.ckpt"])
+
+
+def test_only_fit_resumes() -> None:
+    look("evaluate", ["--resume", "nowhere"])  # its parser knows no such option
+    with pytest.raises(UserError, match="does not exist"):
+        look("fit", ["--resume", "nowhere"])

@@ -4,6 +4,7 @@ Three gates: no step waits for a GPU; a step does hardly more on the device than
 does not grow. Each is shown to notice what it is there for.
 """
 
+import platform
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +12,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import pytorch_lightning
 import torch
+from packaging.version import Version
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 from torch.testing import assert_close
@@ -48,6 +51,11 @@ OPTIONS = {  # what no named run has
 }
 
 
+since_2_15 = pytest.mark.skipif(
+    Version(torch.__version__) < Version("2.15"), reason="torch does it out of a dispatch mode's sight before 2.15"
+)
+
+
 class TestNoStepWaitsForTheDevice:
     @pytest.mark.parametrize("name", RUNS)
     def test_of_a_named_run(self, name: str) -> None:
@@ -72,11 +80,11 @@ class TestNoStepWaitsForTheDevice:
             lambda x: x.nonzero(),
             lambda x: torch.equal(x, x),
             lambda x: x[: x[0].int()],
-            lambda x: torch.tensor(1.0, device=x.device),
+            pytest.param(lambda x: torch.tensor(1.0, device=x.device), marks=since_2_15),
             lambda x: torch.ones(3).to(x.device),
             lambda x: x.copy_(torch.ones(3)),
             lambda x: x.index_put_((x > 0,), x[0]),
-            lambda x: x[[0, 1]],
+            pytest.param(lambda x: x[[0, 1]], marks=since_2_15),
         ],
     )
     def test_one_that_does_is_noticed(self, wait: Callable[[Tensor], Any]) -> None:
@@ -130,7 +138,10 @@ MORE_OPERATIONS = {  # a step of `fit` than one of the plain loop; all are of si
     + 8,  # D's four weights are cast for either of its passes: Lightning does not let autocast keep them
     ("DCGAN", "bf16-mixed"): 34 + 2 + 8,
 }
-CALLS = {"MLP": 4.7, "DCGAN": 3.5}
+COUNTED_WITH = ("3.11", "2.15", "2.6")
+INSTALLED = (platform.python_version(), torch.__version__, pytorch_lightning.__version__)
+VERSIONS = tuple(".".join(version.split(".")[:2]) for version in INSTALLED)
+CALLS = {"MLP": 6.2, "DCGAN": 4.9}
 """Calls of functions in a step of `fit`, for one of the plain loop's; a tenth above what was counted when this was written."""
 
 
@@ -145,6 +156,7 @@ class TestTheStepAgainstThePlainLoop:
         more = round((ours.total() - theirs.total()) / STEPS)  # rarer than at each step: an epoch's order
         assert more <= MORE_OPERATIONS[networks, precision], by_name(ours - theirs)
 
+    @pytest.mark.skipif(VERSIONS != COUNTED_WITH, reason=f"calls were counted with Python, torch and Lightning {COUNTED_WITH}")
     @pytest.mark.parametrize("networks", CALLS)
     def test_it_calls_only_so_many_times_as_many_functions(self, networks: str) -> None:
         ours, theirs = in_both(Calls, [*NETWORKS[networks], *SMALL, "--trainer.precision=32-true"])

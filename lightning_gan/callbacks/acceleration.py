@@ -6,8 +6,11 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
 
+GRAPHS = ("reduce-overhead", "max-autotune")
+"""Modes of `torch.compile` that use CUDA graphs."""
 Precision = Literal["32-true", "bf16-mixed"]
 
 
@@ -36,6 +39,11 @@ class Acceleration(Callback):
         # With this, which Lightning sets for the time before processes are started, torch would load the GPU driver's library
         # to look for GPUs at each optimizer's step: 30 microseconds and more.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+        if self.compile in GRAPHS and pl_module.reuse_fakes:
+            raise UserError(
+                f"--acceleration.compile {self.compile} replays each pass in the memory of the one before, and "
+                "--model.reuse_fakes keeps G's images: leave out one of them."
+            )
         if self.compile:
             pl_module.generator.compile(mode=self.compile)
             pl_module.discriminator.compile(mode=self.compile)
@@ -77,6 +85,6 @@ def settle(config: Any, saved: Any, resumed: bool) -> None:
     if config.trainer.precision is None:
         config.trainer.precision = "32-true" if resumed else quick_precision(config.trainer.accelerator)
     if config.acceleration.channels_last is None:
-        config.acceleration.channels_last = "mixed" in str(config.trainer.precision)
+        config.acceleration.channels_last = not resumed and "mixed" in str(config.trainer.precision)
     saved.trainer.precision = config.trainer.precision
     saved.acceleration.channels_last = config.acceleration.channels_last

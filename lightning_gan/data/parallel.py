@@ -141,12 +141,14 @@ class _Worker(Generic[T, R]):
             self.calls.write(pickle.dumps(items))
             self.calls.flush()
             answer: list[R] = pickle.load(self.answers)
-        except (OSError, EOFError, pickle.UnpicklingError):
+        except (OSError, EOFError, pickle.UnpicklingError, ValueError):  # the last if another call has seen its end
             self._hang_up()
             status = self.process.wait()
-            ended = f"was killed ({Signals(-status).name})" if status < 0 else f"ended with status {status}"
+            if status >= 0:
+                raise UserError(f"{self.label}: a process failed, with the error above.") from None
             raise UserError(
-                f"{self.label}: a process {ended}, perhaps for want of memory. Start again with more of it or fewer cores."
+                f"{self.label}: a process was killed ({Signals(-status).name}), perhaps for want of memory. Start again with more "
+                "of it or fewer cores."
             ) from None
         return answer
 

@@ -12,7 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_twice = False
 _of_inputs_alone = False
+
+
+@contextmanager
+def differentiable_twice() -> Iterator[None]:
+    """Announce that second derivatives will be asked for of what is computed inside."""
+    global _twice
+    before, _twice = _twice, True
+    try:
+        yield
+    finally:
+        _twice = before
 
 
 @contextmanager
@@ -27,18 +39,29 @@ def gradient_of_inputs() -> Iterator[None]:
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0, groups: int = 1) -> Tensor:
-    """Equal `F.conv2d`, and do better where its second derivative may be asked for.
+    """Equal `F.conv2d`, and do better where it is to be `differentiable_twice`.
 
     What `gradient_of_inputs` is used to differentiate by must not enter `weight` or `bias`.
     """
-    # Under autocast it is not, as it would be several per cent off; nor of what is compiled, as it cannot be.
-    if not x.requires_grad or x.is_meta or torch.is_autocast_enabled(x.device.type) or torch.compiler.is_compiling():
+    if not _twice or x.is_meta or torch.is_autocast_enabled(x.device.type) or torch.compiler.is_compiling():
         return F.conv2d(x, weight, bias, stride, padding, 1, groups)
     return _Convolution.apply(x, weight, bias, stride, padding, groups)  # type: ignore[no-any-return]  # typed as Any
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d` by `conv2d`; without dilation and with the same stride and padding in both directions."""
+    """`nn.Conv2d` by `conv2d`, with what that can do."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return conv2d(x, self.weight, self.bias, self.stride[0], int(self.padding[0]), self.groups)

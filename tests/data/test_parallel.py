@@ -76,7 +76,7 @@ def test_a_killed_process_is_one_sentence(two_processes: None) -> None:
 
 
 def test_a_process_that_fails_says_why(two_processes: None, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="a process ended with status 1"):
+    with pytest.raises(UserError, match="a process failed, with the error above"):
         list(in_processes(int, ["1", "two"], "Preparing"))
     assert "ValueError: invalid literal for int() with base 10: 'two'" in capfd.readouterr().err
 
