@@ -147,8 +147,8 @@ class _Worker(Generic[T, R]):
             if status >= 0:
                 raise UserError(f"{self.label}: a process failed, with the error above.") from None
             raise UserError(
-                f"{self.label}: a process was killed ({Signals(-status).name}), perhaps for want of memory. Start again with more "
-                "of it or fewer cores."
+                f"{self.label}: a process was killed ({Signals(-status).name}), perhaps for want of memory. "
+                "Start again with more of it or fewer cores."
             ) from None
         return answer
 

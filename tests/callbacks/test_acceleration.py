@@ -88,13 +88,13 @@ def test_a_checkpoint_of_the_other_layout_is_gone_on_with(
     results = []
     for layouts in ((channels_last, channels_last), (not channels_last, channels_last)):
         torch.manual_seed(0)
-        discriminator = DCGANDiscriminator((1, 8, 8), width=4)  # without dropout, whose draws lie as the maps do
-        gan = make_gan(discriminator=discriminator, generator_optimizer=slow, discriminator_optimizer=slow)
+        generator, discriminator = (build() for build in FAMILIES["DCGAN"])
+        gan = make_gan(generator=generator, discriminator=discriminator, generator_optimizer=slow, discriminator_optimizer=slow)
         checkpoint = tmp_path / f"{layouts[0]}.ckpt"
         for layout, steps, start in zip(layouts, (3, 6), (None, checkpoint), strict=True):
             gan = copy.deepcopy(gan)
             trainer = make_trainer(max_steps=steps, callbacks=[Acceleration(channels_last=layout)], enable_checkpointing=False)
-            trainer.fit(gan, Digits(image_size=8, batch_size=16, conditional=False), ckpt_path=start)
+            trainer.fit(gan, Digits(image_size=16, batch_size=16, conditional=False), ckpt_path=start)
             trainer.save_checkpoint(checkpoint)
         results.append({name: parameter.detach() for name, parameter in gan.named_parameters()})
     assert_close(results[1], results[0], rtol=1e-3, atol=1e-6)
