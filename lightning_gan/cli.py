@@ -41,7 +41,7 @@ from lightning_gan.first_look import configuration_of, run_to_resume
 from lightning_gan.gan import GAN
 from lightning_gan.launching import launch
 from lightning_gan.options import ReadableErrors, first_line, innermost
-from lightning_gan.profiling import NoProfiler
+from lightning_gan.overhead import NoProfiler
 from lightning_gan.quiet import silence_libraries
 from lightning_gan.resuming import NothingLeft, Resumed, last_step, out_of_time
 from lightning_gan.run_folder import DONE, REQUEUE, RUNS, Claim, make_run_folder, remove_empty

@@ -64,5 +64,11 @@ def in_words(half_life: float) -> str:
 
 def _tensors(network: nn.Module) -> list[Tensor]:
     """List parameters and buffers; the network's own iterators take as long as some of a small one's layers."""
-    kinds = (kind for module in network.modules() for kind in (module._parameters, module._buffers))
-    return list(dict.fromkeys(tensor for kind in kinds for tensor in kind.values() if tensor is not None))
+    tensors: dict[Tensor, None] = {}
+    modules: list[nn.Module | None] = [network]
+    while modules:
+        if (module := modules.pop()) is not None:
+            for kind in (module._parameters, module._buffers):
+                tensors |= dict.fromkeys(tensor for tensor in kind.values() if tensor is not None)
+            modules += module._modules.values()
+    return list(tensors)

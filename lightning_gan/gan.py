@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -19,12 +18,13 @@ from lightning_gan.errors import UserError
 from lightning_gan.losses import AdversarialLoss
 from lightning_gan.networks.base import Discriminator, Generator, StyleGenerator, call_frozen
 from lightning_gan.optimizers import OptimizerCallable, fused, set_option
+from lightning_gan.overhead import LeanModule
 from lightning_gan.penalties import GeneratorPenalty, Penalty, critique, due_at, full_precision, named
 from lightning_gan.processes import mean_over_processes
 from lightning_gan.schedules import Schedule, at
 
 
-class GAN(LightningModule):
+class GAN(LeanModule):
     """A generator and a discriminator that train against each other.
 
     One training step shows D one batch of real images; `trainer.global_step` counts these steps and `images_seen` these images.
@@ -177,7 +177,7 @@ class GAN(LightningModule):
                 terms = {name: weights[name] * penalty(p).mean() for name, penalty in due.items()}
             self._backward(sum((due[name].every * term for name, term in terms.items()), adversarial))
             real_logits.append(p.real_logits.detach())
-            logits = {"logits/real": p.real_logits.mean(), "logits/fake": p.fake_logits.mean()}
+            logits = {"logits/real": real_logits[-1].mean(), "logits/fake": p.fake_logits.detach().mean()}
             scalars.append(
                 {"loss/discriminator": adversarial, **logits, **{f"penalty/{name}": term for name, term in terms.items()}}
             )

@@ -8,6 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
+from lightning_gan.overhead import pass_over_idle_hooks
 
 GRAPHS = ("reduce-overhead", "max-autotune")
 """Modes of `torch.compile` that use CUDA graphs."""
@@ -50,6 +51,9 @@ class Acceleration(Callback):
         if self.channels_last:
             for name in ("generator", "discriminator", "average", "further_averages"):
                 getattr(pl_module, name).to(memory_format=torch.channels_last)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pass_over_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]  # a connector sets it
 
     def describe(self, precision: Any) -> str:
         """Say in words how a run is accelerated."""

@@ -144,7 +144,7 @@ class Health(Callback):
         """
         steps, self._unread = self._unread, []
         scalars = [scalar for _, step in steps for scalar in step.values()]
-        finite = not scalars or _finite([torch.stack(scalars)])
+        finite = not scalars or all(map(math.isfinite, torch.stack(scalars).tolist()))
         if not trainer.strategy.reduce_boolean_decision(finite):
             self.stop(trainer, gan, steps=steps)
 

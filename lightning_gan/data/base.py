@@ -274,6 +274,12 @@ class DataModule(LightningDataModule):
     def test_dataloader(self) -> HeldOutLoader | list[HeldOutLoader]:
         return self.val_dataloader()
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        if all(tensor is None or tensor.device == device for tensor in batch):
+            return batch  # Lightning takes longer than some of a small network's layers to find that out
+        moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images = batch.images
         if batch.flip is not None:

@@ -275,3 +275,11 @@ def test_iteration_asks_for_the_step_when_it_starts() -> None:
     training = loader(data)
     data.trainer.global_step = 4  # type: ignore[misc, union-attr]
     assert next(batches(training)) == batch_order(0, 4, 10, 25).tolist()
+
+
+def test_a_batch_that_is_there_already_is_not_moved(digits: DataModule) -> None:
+    batch = digits.train_dataloader().batch(0)
+    assert digits.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
+    moved = digits.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert moved.images.device.type == "meta"
+    assert moved.images.shape == batch.images.shape
