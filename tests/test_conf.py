@@ -69,6 +69,7 @@ PARAMETERS = {  # of G and D; the families' own tests work them out by hand and 
     "mnist-mlp": (291_472, 267_009),
     "mnist-pooling": (1_486_352, 420_481),
     "mnist-r3gan": (64_016, 59_984),
+    "mnist": (247_236, 820_369),
     "mnist-sngan": (566_401, 66_529),
     "mnist-wgan-gp": (1_794_049, 138_561),
     "mnist-wgan": (1_794_049, 138_561),
