@@ -17,9 +17,10 @@ from lightning_gan.ema import AveragedGenerator, in_words
 from lightning_gan.errors import UserError
 from lightning_gan.losses import AdversarialLoss
 from lightning_gan.networks.base import Discriminator, Generator, StyleGenerator, call_frozen
+from lightning_gan.networks.layers import full_precision
 from lightning_gan.optimizers import OptimizerCallable, fused, set_option
 from lightning_gan.overhead import LeanModule
-from lightning_gan.penalties import GeneratorPenalty, Penalty, critique, due_at, full_precision, named
+from lightning_gan.penalties import GeneratorPenalty, Penalty, critique, due_at, named
 from lightning_gan.processes import mean_over_processes
 from lightning_gan.schedules import Schedule, at
 

@@ -3,15 +3,16 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gan.networks.base import StyleGenerator
 from lightning_gan.networks.convolution import differentiable_twice, gradient_of_inputs
+from lightning_gan.networks.layers import full_precision
 from lightning_gan.processes import mean_over_processes
 from lightning_gan.randomness import rand, randn
 from lightning_gan.schedules import Schedule, extremes
@@ -30,9 +31,9 @@ class CriticPass(NamedTuple):
 def critique(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> CriticPass:
     """Let D look at real and at generated images, both (N, C, H, W).
 
-    Where images carry gradient a penalty will differentiate D by them, and then its own result. That pass is in float32 and
-    not compiled, as compiled code has no second derivative. The other pass is not compiled then, either: it would change
-    running statistics in a way that spoils the first one's graph.
+    Where images carry gradient a penalty will differentiate D by them, and then its own result. That pass is in float32, as the
+    gradient of a gradient is several per cent off in bfloat16, and not compiled, as compiled code has no second derivative. The
+    other pass is not compiled then, either: it would change running statistics in a way that spoils the first one's graph.
     """
 
     def careful(x: Tensor) -> Tensor:
@@ -46,12 +47,6 @@ def critique(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> 
 
 
 eager = partial(torch.compiler.set_stance, "force_eager")
-
-
-def full_precision(x: Tensor) -> AbstractContextManager[Any]:
-    """Switch autocast off for the device of `x`: the gradient of a gradient is several per cent off in bfloat16."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 class Term(nn.Module):

@@ -1,6 +1,7 @@
 """Layers that more than one family of networks may use."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,9 +22,10 @@ def normalize(x: Tensor) -> Tensor:
     return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 
-def full_precision(x: Tensor) -> torch.autocast:
-    """Switch autocast off for the device of `x`."""
-    return torch.autocast(x.device.type, enabled=False)
+def full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """Switch autocast off for the device of `x`, if it is on."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 class EqualizedLinear(nn.Module):
