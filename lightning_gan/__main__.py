@@ -1,5 +1,6 @@
 """`python -m lightning_gan COMMAND`."""
 
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -17,8 +18,23 @@ usage: python -m lightning_gan COMMAND [options]
   evaluate     the scores of images on disk, whoever made them: --samples samples.npz -c conf/data/NAME.yaml
   sample       images from a trained generator: --ckpt_path RUN/checkpoints/last.ckpt --output samples.npz
   interpolate  walks between them: --ckpt_path RUN/checkpoints/last.ckpt --output walk.png, .gif or .mp4
+  project      the latents of given images: IMAGE --ckpt_path RUN/checkpoints/last.ckpt --output FOLDER
+  export       a generator to hand on: --ckpt_path RUN/checkpoints/best.ckpt --output FOLDER
+  report       one page about runs, to look at and compare: RUN RUN --output report.html
+  sweep        many runs, ranked, without an account: sweeps/NAME.yaml --trials 20
 
 `COMMAND --help` lists a command's options; `fit --print_config` prints every value of a run."""
+
+TRAINER = ("fit", "validate", "test")
+MODULES = {
+    "evaluate": "lightning_gan.evaluating",
+    "project": "lightning_gan.artefacts.project",
+    "export": "lightning_gan.artefacts.export",
+    "report": "lightning_gan.artefacts.report",
+    "sweep": "lightning_gan.sweeping",
+}
+"""Which module runs a command."""
+COMMANDS = (*TRAINER, "sample", "interpolate", *MODULES)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -28,12 +44,11 @@ def main(args: Sequence[str] | None = None) -> int:
         match args:
             case [] | ["-h" | "--help", *_]:
                 print(HELP)
-            case ["fit" | "validate" | "test" | "evaluate" | "sample" | "interpolate" as command, *options]:
+            case [command, *options] if command in COMMANDS:
                 return _run(command, options)
             case [command, *_]:
-                raise UserError(
-                    f"There is no command '{command}'. The commands are fit, validate, test, evaluate, sample and interpolate."
-                )
+                *others, last = COMMANDS
+                raise UserError(f"There is no command '{command}'. The commands are {', '.join(others)} and {last}.")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -54,21 +69,17 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _run(command: str, options: Sequence[str]) -> int:
     """Run a command, for which no more is imported than it needs."""
-    match command:
-        case "sample" | "interpolate":
-            from lightning_gan import commands
+    if command in ("sample", "interpolate"):
+        from lightning_gan import commands
 
-            commands.run(getattr(commands, command), options)
-        case "evaluate":
-            look(command, options)
-            from lightning_gan import evaluating
+        commands.run(getattr(commands, command), options)
+        return 0
+    look(command, options)
+    if command in TRAINER:
+        from lightning_gan.cli import CLI
 
-            evaluating.run(options)
-        case _:
-            look(command, options)
-            from lightning_gan.cli import CLI
-
-            return CLI.run([command, *options]).exit_status
+        return CLI.run([command, *options]).exit_status
+    importlib.import_module(MODULES[command]).run(options)
     return 0
 
 

@@ -4,21 +4,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-import yaml
-from jsonargparse.typing import PositiveInt
 from pytorch_lightning import Trainer
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from lightning_gan import processes, schedules, slurm
+from lightning_gan import processes, record, schedules, slurm
 from lightning_gan.callbacks import (
     Acceleration,
     Evaluation,
@@ -27,12 +25,15 @@ from lightning_gan.callbacks import (
     LastCheckpoint,
     SampleGrid,
     StopOnSignal,
+    Walks,
 )
 from lightning_gan.callbacks.acceleration import settle
 from lightning_gan.callbacks.checkpoint import AtomicCheckpointIO
 from lightning_gan.callbacks.claim import StopWhenStartedAnew
+from lightning_gan.callbacks.events import EventLog
 from lightning_gan.callbacks.rollback import fit_with_rollbacks
-from lightning_gan.checkpoints import read_checkpoint
+from lightning_gan.callbacks.speed import Speed
+from lightning_gan.checkpoints import FOLDER, read_checkpoint
 from lightning_gan.checks import check_options
 from lightning_gan.configuration import ConfigFile, make_absolute
 from lightning_gan.data import DataModule
@@ -42,11 +43,14 @@ from lightning_gan.gan import GAN
 from lightning_gan.launching import launch
 from lightning_gan.options import ReadableErrors, first_line, innermost
 from lightning_gan.overhead import NoProfiler
+from lightning_gan.provenance import LogConfig
 from lightning_gan.quiet import silence_libraries
 from lightning_gan.resuming import NothingLeft, Resumed, last_step, out_of_time
 from lightning_gan.run_folder import DONE, REQUEUE, RUNS, Claim, make_run_folder, remove_empty
-from lightning_gan.summary import whereabouts
-from lightning_gan.tracking import MetricsCSV, WandbMode, finish_wandb, start_wandb
+from lightning_gan.run_options import add_run_options
+from lightning_gan.summary import add_to_run, whereabouts
+from lightning_gan.tracking import MetricsCSV
+from lightning_gan.wandb_run import finish_wandb, start_wandb, wandb_loggers
 
 DEFAULT_RUN = Path(__file__).with_name("default.yaml")
 DEFAULT_TRAINER = {
@@ -65,19 +69,6 @@ RUN_DIR_VARIABLE = "LIGHTNING_GAN_RUN_DIR"
 
 class Parser(ReadableErrors, LightningArgumentParser):
     pass
-
-
-class LogConfig(SaveConfigCallback):
-    """Tells the loggers the whole configuration of a training run."""
-
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
-
-    def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        config = yaml.safe_load(self.parser.dump(self.config))
-        for logger in trainer.loggers:
-            logger.log_hyperparams(config)
 
 
 class CLI(LightningCLI):
@@ -159,24 +150,9 @@ class CLI(LightningCLI):
         parser.add_argument("--seed_everything", type=int, default=0, help="Seed of every random draw.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--max_images", type=PositiveInt, default=220_000, help="Length of training: real images D sees.")
-        parser.add_argument("--name", type=str | None, help="The run's name; by default that of its configuration file.")
-        parser.add_argument(
-            "--run_dir", type=str | None, help="The run's folder, new or empty; by default runs/<name>/<number>."
-        )
-        parser.add_argument(
-            "--resume",
-            type=str | None,
-            metavar="RUN",
-            help="Go on with the run in this folder, with its configuration, from its last checkpoint; other options win.",
-        )
-        parser.add_argument(
-            "--wandb",
-            type=WandbMode,
-            default="auto",
-            help="Weights & Biases: auto is online with an API key and offline without one.",
-        )
+        add_run_options(parser)
         parser.add_lightning_class_args(SampleGrid, "samples")
+        parser.add_lightning_class_args(Walks, "walks")
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Evaluation, "evaluation")
         parser.add_lightning_class_args(Health, "health")
@@ -216,7 +192,7 @@ class CLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         schedules.stretch(self.model, self._get(self.config, "max_images"))
         if self.checkpoint is not None:
-            self.model.check_fits(self.checkpoint)
+            record.check_fits(self.model, self.checkpoint)
         bar = [] if config.enable_progress_bar is False else [ImagesProgressBar()]
         config.callbacks = [*(config.callbacks or []), *bar]
         evaluation = self._get(self.config_init, "evaluation")
@@ -259,11 +235,13 @@ class CLI(LightningCLI):
         self.claim = Claim(self.run_dir)
         theirs = loggers if isinstance(loggers, list) else [loggers] if isinstance(loggers, Logger) else []
         metrics = MetricsCSV(self.run_dir, claim=self.claim)
-        self._get(self.config_init, "trainer").callbacks.append(StopWhenStartedAnew(self.claim))
+        speed = Speed(self.run_dir, self.claim)
+        callbacks = [StopWhenStartedAnew(self.claim), EventLog(self.run_dir, self.claim, self.resumed), speed]
+        self._get(self.config_init, "trainer").callbacks += callbacks
         try:
             trainer = super().instantiate_trainer(
                 default_root_dir=self.run_dir,
-                logger=[metrics, *theirs],
+                logger=[metrics, speed, *theirs],
                 plugins=[AtomicCheckpointIO(self.claim), *plugins],
                 **kwargs,
             )
@@ -282,7 +260,8 @@ class CLI(LightningCLI):
                 self.config_init[self.subcommand].ckpt_path = self.resumed.ckpt_path
                 metrics.cut_back()
             if not any(isinstance(logger, WandbLogger) for logger in theirs):
-                trainer.loggers = [*trainer.loggers, *start_wandb(self.run_dir, config.name, config.wandb, repeated)]
+                started = start_wandb(self.run_dir, config.name, config.wandb, repeated, config.wandb_artifacts)
+                trainer.loggers = [*trainer.loggers, *started]
         return trainer
 
     def fit(self, model: GAN, datamodule: DataModule, **kwargs: Any) -> None:
@@ -295,6 +274,8 @@ class CLI(LightningCLI):
         verb = "Stopped after" if self.interrupt.received else "Trained on"
         self._say(f"\n{verb} {images:,} images in {timedelta(seconds=round(seconds))} ({images / seconds:,.0f} images/s).")
         if self.run_dir is not None and self.trainer.is_global_zero:
+            for logger in wandb_loggers(self.trainer) * (self.interrupt.received is None):
+                logger.ended(self.run_dir / FOLDER)
             for line in whereabouts(self.run_dir, evaluation, self.trainer.loggers):
                 self._say(line)
         if self.claim is not None and self.trainer.is_global_zero and self.interrupt.received != signal.SIGINT:
@@ -304,12 +285,17 @@ class CLI(LightningCLI):
                 self.claim.mark(DONE)
 
     def validate(self, model: GAN, datamodule: DataModule, **kwargs: Any) -> None:
-        self._say(self.extractor)
-        self.trainer.validate(model, ONE_BATCH, **kwargs)
+        self._score(self.trainer.validate, model, **kwargs)
 
     def test(self, model: GAN, datamodule: DataModule, **kwargs: Any) -> None:
+        self._score(self.trainer.test, model, **kwargs)
+
+    def _score(self, score: Callable[..., Any], model: GAN, **kwargs: Any) -> None:
         self._say(self.extractor)
-        self.trainer.test(model, ONE_BATCH, **kwargs)
+        score(model, ONE_BATCH, **kwargs)
+        if self.trainer.is_global_zero:
+            for line in add_to_run(self._get(self.config_init, "evaluation"), self.config[self.subcommand], self._command):
+                self._say(line)
 
     def before_fit(self) -> None:
         self._say(f"data           {self.datamodule.description}")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
+from math import inf
 from typing import Any, cast
 
 import torch
@@ -85,10 +86,9 @@ class GAN(LeanModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if critic_steps < 1:
-            raise ValueError(f"critic_steps must be at least 1, not {critic_steps}")
-        if accumulate < 1:
-            raise ValueError(f"accumulate must be at least 1, not {accumulate}")
+        for name, number in {"critic_steps": critic_steps, "accumulate": accumulate}.items():
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, not {number}")
         if reuse_fakes and accumulate > 1:
             raise ValueError("reuse_fakes keeps the pass of G that accumulate is there to divide: take one of them")
         for name, norm in {"generator": generator_clip_norm, "discriminator": discriminator_clip_norm}.items():
@@ -132,11 +132,14 @@ class GAN(LeanModule):
         self.changes = record.Changes()
         self.configure_optimizers()  # what cannot be set or scheduled is said now rather than when training starts
         self.scalars: dict[str, Tensor] = {}
+        self._logged_next = False
 
     def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> dict[str, Tensor]:
         """Update D, and at every `critic_steps`-th step G and its average. Returns this step's scalars, on the device."""
         real, y, *_ = batch
         step = self.trainer.global_step
+        every: int = self.trainer.log_every_n_steps or 0  # type: ignore[attr-defined]  # a connector sets it
+        self._logged_next = every > 0 and -(step + 1) % every < self.critic_steps
         randomness.reseed(self.training_seed, "step", step, rank=self.global_rank)
 
         images_before = self.images_seen
@@ -153,7 +156,6 @@ class GAN(LeanModule):
 
         self._follow_schedules(self.trainer.optimizers)  # now, and not when the next step begins, for a checkpoint to have it
         self.scalars |= scalars
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # a connector sets it
         if every and (step + 1) % every == 0:
             self._log(step)
         return scalars
@@ -246,18 +248,16 @@ class GAN(LeanModule):
         return optimizers
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip the gradient, after a gradient scaler has undone its scaling."""
+        """Clip the gradient, after a gradient scaler has undone its scaling, and keep its norm if it is to be logged next."""
         is_discriminator = optimizer is self.trainer.optimizers[0]
-        network: nn.Module = self.discriminator if is_discriminator else self.generator
         clip_norm = self.discriminator_clip_norm if is_discriminator else self.generator_clip_norm
-        if clip_norm is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+        if clip_norm is not None or self._logged_next:
+            name, network = ("discriminator", self.discriminator) if is_discriminator else ("generator", self.generator)
+            norm = nn.utils.clip_grad_norm_(network.parameters(), inf if clip_norm is None else clip_norm)
+            self.scalars[f"grad_norm/{name}"] = norm
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["lightning_gan"] = record.record_of(self)
-
-    def check_fits(self, checkpoint: dict[str, Any]) -> None:
-        record.check_fits(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         record.take_over(self, checkpoint)

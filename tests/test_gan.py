@@ -11,7 +11,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from lightning_gan import randomness
+from lightning_gan import randomness, record
 from lightning_gan.data import DataModule
 from lightning_gan.ema import AveragedGenerator
 from lightning_gan.errors import UserError
@@ -229,6 +229,18 @@ def test_a_lazy_penalty_is_as_many_times_stronger(make_gan: MakeGAN, make_traine
     assert_close(gradients, [torch.tensor([10.0]), torch.tensor([40.0])])
 
 
+@pytest.mark.parametrize("clip_norm", [None, 1e9])
+def test_the_norms_of_each_networks_last_gradients_are_logged(
+    make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, clip_norm: float | None
+) -> None:
+    axis, gan = Axis(), make_gan(critic_steps=3, generator_clip_norm=clip_norm, discriminator_clip_norm=clip_norm)
+    make_trainer(max_steps=4, logger=axis, log_every_n_steps=4).fit(gan, digits)  # G's last step is the third, D's the fourth
+    ((_, row),) = axis.rows
+    for name in ("generator", "discriminator"):
+        norm = sum(parameter.grad.square().sum() for parameter in getattr(gan, name).parameters()).sqrt()
+        assert row[f"grad_norm/{name}"] == pytest.approx(norm.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("clipped", ["generator", "discriminator"])
 def test_gradients_are_clipped_by_norm_for_each_network(
     make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, clipped: str
@@ -321,8 +333,8 @@ class TestFurtherAverages:
         checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
         for other in (without, make_gan(further_half_lives=[1000])):
             with pytest.raises(UserError, match=r"model\.further_half_lives differ"):
-                other.check_fits(checkpoint)
-        gan.check_fits(checkpoint)
+                record.check_fits(other, checkpoint)
+        record.check_fits(gan, checkpoint)
 
 
 def test_sampling_uses_the_average_and_gives_uint8(make_gan: MakeGAN) -> None:
