@@ -195,12 +195,13 @@ def run(recipe: str, world_size: int, **parts: Any) -> dict[str, Any]:
 
 
 def normalize(layer: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-    """Differentiate a layer twice: (N, C, ...) and as much -> its output, and gradients of two functions of it."""
+    """Differentiate a layer twice: (N, C, ...) and as much -> its output, and gradients of two functions of it, once and again."""
     x = x.clone().requires_grad_()
     output = layer(x)
+    (only,) = torch.autograd.grad((output * y).sum(), x, retain_graph=True)
     (first,) = torch.autograd.grad((output * y).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.pow(3).sum(), x)
-    return output.detach(), first.detach(), second
+    return output.detach(), only, first.detach(), second
 
 
 def normalization() -> dict[str, tuple[nn.Module, Tensor, Tensor]]:

@@ -118,8 +118,13 @@ class TestTraffic:
         # 2 layers in G and 1 in D. In D's step G passes once, forward only, and D twice, forward and backward; then ADA tells
         # the mean sign. In G's, both pass forward and backward.
         channels = {"generator": [8, 4], "discriminator": [8]}
-        in_g, in_d = ([8 * (2 * c + 1) for c in channels[network]] for network in ("generator", "discriminator"))
-        for network, small in {"discriminator": [*in_g, *4 * in_d, 4], "generator": 2 * [*in_g, *in_d]}.items():
+        forward, backward = ({n: [8 * (2 * c + k) for c in cs] for n, cs in channels.items()} for k in (1, 0))
+        both = [*forward["discriminator"], *backward["discriminator"]]
+        expected = {
+            "discriminator": [*forward["generator"], *2 * both, 4],
+            "generator": [*forward["generator"], *backward["generator"], *both],
+        }
+        for network, small in expected.items():
             for messages in rank["traffic"][f"{network}_step"]:
                 sizes = [size for _, size in messages]
                 assert sorted(sizes) == sorted([*small, gradient_bytes(rank, network)])
