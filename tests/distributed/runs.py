@@ -195,7 +195,7 @@ def run(recipe: str, world_size: int, **parts: Any) -> dict[str, Any]:
 
 
 def normalize(layer: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-    """Differentiate a layer twice: (N, C, ...) and as much -> its output, and gradients of two functions of it, once and again."""
+    """Differentiate a layer twice: (N, C, ...) and as much -> output, gradient (twice) and second gradient."""
     x = x.clone().requires_grad_()
     output = layer(x)
     (only,) = torch.autograd.grad((output * y).sum(), x, retain_graph=True)
