@@ -76,12 +76,12 @@ def write(path: Path, scores: dict[str, float], floor: dict[str, float], record:
 def line(scores: dict[str, float], floor: dict[str, float], record: dict[str, Any]) -> str:
     """Say the most important in a line, while a run goes on."""
     extractor = record["extractor"]["name"]
-    value, error = _shown("fid", SCORES["fid"], scores, record)
-    reached, of_floor = _shown("fid", SCORES["fid"], floor, {})
+    value, error = shown("fid", SCORES["fid"], scores, record)
+    reached, of_floor = shown("fid", SCORES["fid"], floor, {})
     facts = [f"{logged_name('fid', extractor)} {value} {error}" + (f" (real images {reached} {of_floor})" if reached else "")]
     for base in ("precision", "recall", "coverage", "copy_rate"):
         if base in scores:
-            facts.append(f"{base} {_shown(base, SCORES[base], scores, record)[0]}")
+            facts.append(f"{base} {shown(base, SCORES[base], scores, record)[0]}")
     return ", ".join(facts)
 
 
@@ -120,12 +120,12 @@ def _finite(value: Any) -> Any:
 
 def _column(rows: list[tuple[str, Score]], values: dict[str, float], record: dict[str, Any]) -> list[str]:
     """Write values and their errors below each other."""
-    shown = [_shown(base, score, values, record) for base, score in rows]
-    aligned = _aligned([value for value, _ in shown])
-    return [f"{value} {error}" for value, (_, error) in zip(aligned, shown, strict=True)]
+    pairs = [shown(base, score, values, record) for base, score in rows]
+    aligned = _aligned([value for value, _ in pairs])
+    return [f"{value} {error}" for value, (_, error) in zip(aligned, pairs, strict=True)]
 
 
-def _shown(base: str, score: Score, values: dict[str, float], record: dict[str, Any]) -> tuple[str, str]:
+def shown(base: str, score: Score, values: dict[str, float], record: dict[str, Any]) -> tuple[str, str]:
     """Write a value and its error with the digits that mean something; two empty strings where there is none."""
     value, error = values.get(base, math.nan), values.get(score.error or "", math.nan)
     if not math.isfinite(value):
