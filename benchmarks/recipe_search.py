@@ -11,7 +11,6 @@ for little. One line for each mark is added to the log.
 import argparse
 import csv
 import math
-import random
 import statistics
 import sys
 import time
@@ -19,10 +18,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks.time_to_quality import SCORE, Marks, train
 from lightning_gan.errors import UserError
+from lightning_gan.sweep_file import Sweep
 
 COLUMNS = ["trial", "options", "seed", "mark", "images", SCORE]
 ENOUGH = 4
@@ -80,45 +78,23 @@ def run(options: list[str], seed: int, marks: list[float], log: Log) -> None:
         log.add(row | {"mark": left[0], "images": 0, SCORE: math.inf})
 
 
-def draw(parameter: dict[str, Any], rng: random.Random) -> Any:
-    """Draw one value as W&B's random search does."""
-    if "values" in parameter:
-        return rng.choice(parameter["values"])
-    low, high = parameter["min"], parameter["max"]
-    match parameter["distribution"]:
-        case "uniform":
-            return rng.uniform(low, high)
-        case "log_uniform_values":
-            return math.exp(rng.uniform(math.log(low), math.log(high)))
-        case unknown:
-            raise SystemExit(f"{parameter}: no distribution {unknown} here")
-
-
-def propose(sweep: dict[str, Any], rng: random.Random) -> list[str]:
-    """Draw one trial of a sweep, as options of `fit`: those of its command, then one for each parameter."""
-    command = [word for word in sweep["command"] if not word.startswith("${")]
-    drawn = {name: draw(parameter, rng) for name, parameter in sweep["parameters"].items()}
-    return command[command.index("fit") + 1 :] + [
-        f"--{name}={value:.3g}" if isinstance(value, float) else f"--{name}={value}" for name, value in drawn.items()
-    ]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="data", help="where MNIST is")
     parser.add_argument("--sweep", type=Path, default=Path("sweeps/mnist-recipe.yaml"))
     parser.add_argument("--trials", type=int, default=50)
-    parser.add_argument("--draws", type=int, default=0, help="seed of the draws of trials")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the training of each trial")
     parser.add_argument("--marks", type=float, nargs="+", default=[25, 50, 100, 200])
     parser.add_argument("--log", type=Path, default=Path("recipe_search.csv"))
     options, others = parser.parse_known_args()
     warnings.simplefilter("ignore")
-    rng, sweep = random.Random(options.draws), yaml.safe_load(options.sweep.read_text())
-    for _ in range(options.trials):
-        proposal = propose(sweep, rng)
+    sweep, first = Sweep(options.sweep), Log(options.log).trials
+    for number in range(first, first + options.trials):
+        values = sweep.propose(number)
+        if values is None:  # a grid's last one was the one before
+            break
         for seed in options.seeds:
-            run([*proposal, f"--data.root={options.root}", *others], seed, options.marks, Log(options.log))
+            run([*sweep.options(values), f"--data.root={options.root}", *others], seed, options.marks, Log(options.log))
 
 
 if __name__ == "__main__":
