@@ -1,4 +1,4 @@
-"""The commands that need nothing but a checkpoint.
+"""The commands that need nothing but a checkpoint, or an export.
 
 What they need is imported where all that can be known without it has been checked.
 """
@@ -35,7 +35,7 @@ def sample(
     """Generate images with the averaged generator of a checkpoint.
 
     Args:
-        ckpt_path: a checkpoint of a training run, such as RUN/checkpoints/last.ckpt.
+        ckpt_path: a checkpoint of a training run, such as RUN/checkpoints/last.ckpt, or an exported generator.
         output: a new .npz file (`arr_0`: uint8, (N, H, W, C); `labels` where there are any), or a new folder for PNGs.
         num: how many.
         labels: class of a conditional generator, or classes to go through in turn; all of them by default.
@@ -58,13 +58,13 @@ def sample(
         cycle_labels,
         find_device,
         generate,
-        load_generator,
         progress,
+        read_generator,
         write_npz,
         write_pngs,
     )
 
-    generator = load_generator(ckpt_path, half_life)
+    generator = read_generator(ckpt_path, half_life)
     y = cycle_labels(labels, num, generator.num_classes)
     check_truncation(generator, truncation)
     generator.to(find_device(device))
@@ -106,7 +106,7 @@ def interpolate(
     They start at the first images of `sample` with the same seed, labels and truncation, and go through the following latents.
 
     Args:
-        ckpt_path: a checkpoint of a training run, such as RUN/checkpoints/last.ckpt.
+        ckpt_path: a checkpoint of a training run, such as RUN/checkpoints/last.ckpt, or an exported generator.
         output: a new file. A .png shows each walk as a row; a .gif or .mp4 shows them side by side, and back to their starts.
         num: latents that each walk visits; 2 in a .png by default, 8 in a .gif or .mp4.
         steps: from one of them to the next.
@@ -139,9 +139,9 @@ def interpolate(
     check_there("--ckpt_path", ckpt_path)
     import_own(module)
     from lightning_gan import interpolation, randomness
-    from lightning_gan.sampling import check_truncation, counted, cycle_labels, find_device, generate, load_generator, progress
+    from lightning_gan.sampling import check_truncation, counted, cycle_labels, find_device, generate, progress, read_generator
 
-    generator = load_generator(ckpt_path, half_life)
+    generator = read_generator(ckpt_path, half_life)
     y = cycle_labels(labels, rows, generator.num_classes)
     check_truncation(generator, truncation)
     generator.to(find_device(device))

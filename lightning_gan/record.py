@@ -32,11 +32,14 @@ class Changes:
 
 
 def record_of(gan: "GAN") -> dict[str, Any]:
+    data = gan.trainer.datamodule  # type: ignore[attr-defined]  # a connector sets it
     return {
         "version": __version__,
         "format": FORMAT,
         "processes": gan.trainer.world_size,
-        "data": getattr(gan.trainer.datamodule, "identity", {}),  # type: ignore[attr-defined]  # a connector sets it
+        "data": getattr(data, "identity", {}),
+        "description": getattr(data, "description", ""),
+        "class_names": getattr(data, "class_names", [])[: gan.generator.num_classes],
         "images_seen": gan.images_seen,
         "seed": gan.seed,
         "changes": asdict(gan.changes),

@@ -1,25 +1,23 @@
-"""Images from a trained generator, with nothing but its checkpoint."""
+"""Images from a trained generator, with nothing but its checkpoint or export."""
 
 import math
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from lightning_gan import images
-from lightning_gan.checkpoints import read_checkpoint
-from lightning_gan.ema import in_words
+from lightning_gan.artefacts.trained import read_trained
 from lightning_gan.errors import UserError
 from lightning_gan.files import written_aside
-from lightning_gan.networks.base import Generator, StyleGenerator, build
+from lightning_gan.networks.base import Generator, StyleGenerator
 
 
 class NotFinite(UserError):  # noqa: N818  # says what is the matter, as its message does
@@ -29,54 +27,17 @@ class NotFinite(UserError):  # noqa: N818  # says what is the matter, as its mes
         super().__init__("The generator gives values that are not finite: its training diverged. Take an earlier checkpoint.")
 
 
-def load_generator(ckpt_path: str | Path, half_life: float | None = None) -> Generator:
-    """Rebuild the averaged generator of a training checkpoint, in evaluation mode on the CPU.
+def read_generator(path: str | Path, half_life: float | None = None) -> Generator:
+    """Read the averaged generator of a training checkpoint, or an exported one, in evaluation mode on the CPU.
 
     Args:
-        ckpt_path: the checkpoint.
-        half_life: that of one of the run's further averages, in images; None = the first one.
+        path: a checkpoint, the folder of an export, or the `generator.safetensors` in it.
+        half_life: that of one of the run's further averages, in images; None = the first one, or the one that was exported.
 
     Raises:
-        UserError: the file is missing, damaged or not a checkpoint of this project, or has no such average.
+        UserError: it is missing, damaged or not one of this project, or has no such average.
     """
-    path = Path(ckpt_path)
-    checkpoint = read_checkpoint(path)
-    prefix = "average.generator." if half_life is None else f"further_averages.{in_words(half_life)}.generator."
-    state = {name.removeprefix(prefix): x for name, x in checkpoint["state_dict"].items() if name.startswith(prefix)}
-    if half_life is not None and not state:
-        further = {name.split(".")[1] for name in checkpoint["state_dict"] if name.startswith("further_averages.")}
-        known = f"those of {', '.join(sorted(further))} images" if further else "none"
-        raise UserError(f"--half_life {half_life:g}: of further averages {path} holds {known}.")
-    record = checkpoint["lightning_gan"]["generator"]
-    try:
-        if record["class_path"].startswith("lightning_gan."):  # others may need their values to be built
-            with torch.device("meta"), _Valueless():  # what does not fit takes no memory, whatever size it says it is
-                build(record).load_state_dict({name: x.to("meta") for name, x in state.items()})
-        generator = build(record)
-        generator.load_state_dict(state)
-        if not isinstance(generator, Generator):
-            raise ValueError(f"{type(generator).__name__} is not a generator")
-    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise UserError(f"The generator in {path} does not fit this version of its code: {_shortened(error)}") from error
-    return generator.eval().requires_grad_(False)
-
-
-class _Valueless(TorchFunctionMode):
-    """Leaves tensors as they are where networks would draw their first values.
-
-    On the meta device there are none to draw, and for the look of it torch would import its compiler: a second.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return torch.empty(*args, **kwargs) if func is torch.randn else func(*args, **kwargs)
-
-
-def _shortened(error: Exception) -> str:
-    """Give the head and the first of the many lines that torch has to say."""
-    return " ".join(" ".join(str(error).splitlines()[:2]).split())
+    return read_trained(path, half_life).generator
 
 
 def check_truncation(generator: Generator, truncation: float | None) -> None:
@@ -180,7 +141,7 @@ def cycle_labels(labels: list[int] | int | None, num: int, num_classes: int) -> 
     chosen = list(range(num_classes)) if labels is None else [labels] if isinstance(labels, int) else labels
     if not chosen:
         raise UserError("--labels is an empty list.")
-    if wrong := [label for label in chosen if label >= num_classes]:
+    if wrong := [label for label in chosen if not 0 <= label < num_classes]:
         raise UserError(f"--labels {wrong[0]}: this generator's classes are 0 to {num_classes - 1}.")
     return torch.tensor(chosen)[torch.arange(num) % len(chosen)]
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lightning_gan.__main__ import main
+from lightning_gan.artefacts import export
 
 pytestmark = pytest.mark.filterwarnings("ignore:(G has collapsed|D has won|G repeats training images) after")
 
@@ -70,6 +71,45 @@ def test_test_and_evaluate_agree_on_the_same_images(run: Path, folder: Path, cap
         assert len(evaluated["source_sha256"]) == 64
 
 
+@pytest.fixture(scope="module")
+def conditional_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("conditional") / "run"
+    small = ["--data.image_size", "8", "--data.batch_size", "32", "--max_images", "96", "--trainer.accelerator", "cpu"]
+    small += ["--model.generator.width", "4", "--model.discriminator.width", "4"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder.parent)
+        scores = ["--evaluation.num_samples", "0", "--evaluation.test_samples", "300"]
+        assert main(["fit", *small, *scores, "--wandb", "off", "--run_dir", str(folder)]) == 0
+    return folder
+
+
+def test_a_generator_is_scored_as_in_test_without_its_run(conditional_run: Path, folder: Path) -> None:
+    checkpoint = conditional_run / "checkpoints" / "last.ckpt"
+    assert main(["test", "-c", f"{conditional_run}/config.yaml", "--ckpt_path", str(checkpoint)]) == 0
+    tested = read(checkpoint.with_name("last.300-classifier.scores.json"))
+    export.run(["--ckpt_path", str(checkpoint), "--output", "exported", "--onnx", "false"])
+    described = read(folder / "exported" / "config.json")
+    assert described["class_names"] == [str(digit) for digit in range(10)]
+    assert described["data"] == {"description": tested["data"], "fingerprint": tested["real"]["fingerprint"]}
+    assert described["scores"] == {name: value for name, value in tested.items() if name != "source"}
+    for path in (folder / "exported").iterdir():
+        assert str(conditional_run).encode() not in path.read_bytes()
+
+    config = str(Path(__file__).parents[1] / "conf" / "data" / "digits.yaml")
+    options = ["-c", config, "--data.image_size", "8", "--num", "300"]
+    for source in (str(checkpoint), "exported", "exported/generator.safetensors"):
+        output = f"{len(source)}.json"
+        assert main(["evaluate", "--ckpt_path", source, *options, "--output", output]) == 0
+        evaluated = read(folder / output)
+        of_images = {name: value for name, value in tested["scores"].items() if not name.startswith("d_")}
+        assert evaluated["scores"] == of_images  # to the bit
+        names = ("held_out_real", "extractor", "real", "images_seen", "half_life", "seed", "samples", "data")
+        assert {name: evaluated[name] for name in names} == {name: tested[name] for name in names}
+        assert evaluated["source"] == source
+    assert main(["evaluate", "--ckpt_path", "exported", *options, "--seed", "1"]) == 0
+    assert read(folder / "exported.classifier.scores.json")["scores"] != of_images
+
+
 def test_real_images_are_all_copies_of_themselves(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from lightning_gan.data import Digits
 
@@ -88,6 +128,7 @@ def test_real_images_are_all_copies_of_themselves(folder: Path, capsys: pytest.C
     [
         (["evaluate", *DATA], "samples"),
         (["evaluate", "--samples", "good.npy"], "data"),
+        (["evaluate", "--ckpt_path", "missing.ckpt", *DATA], "There is no checkpoint missing.ckpt."),
         (["evaluate", "--samples", "missing.npz", *DATA], "missing.npz"),
         (["evaluate", "--samples", "large.npy", *DATA], "(N, 8, 8, 1)"),
         (["evaluate", "--samples", "good.npy", *DATA, "--device", "cuda:99"], "--device cuda:99 cannot be used"),

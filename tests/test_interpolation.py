@@ -15,7 +15,7 @@ from lightning_gan import images, randomness
 from lightning_gan.__main__ import main
 from lightning_gan.interpolation import slerp
 from lightning_gan.networks.base import Generator, check_labels
-from lightning_gan.sampling import load_generator, truncated
+from lightning_gan.sampling import read_generator, truncated
 
 
 class TinyGenerator(Generator):
@@ -121,7 +121,7 @@ class TestPNG:
         samples = np.load(output)
         assert np.array_equal(walks[:, 0], samples["arr_0"][..., 0])
 
-        generator = load_generator(checkpoint)
+        generator = read_generator(checkpoint)
         z = randomness.numbered_latents(generator.latents, 3 if "--seed" in options else 0, 0, 12).view(3, 4, 4)
         y = torch.from_numpy(samples["labels"])
         halfway = torch.full((4, 1), 0.5)
@@ -134,7 +134,7 @@ class TestPNG:
     def test_uniform_latents_are_interpolated_linearly(self, tmp_path: Path) -> None:
         checkpoint = save(tmp_path / "uniform.ckpt", (1, 8, 8), latent_distribution="uniform")
         page = np.asarray(Image.open(interpolate(checkpoint, tmp_path / "walk.png", "--rows", "2", "--steps", "4")))
-        generator = load_generator(checkpoint)
+        generator = read_generator(checkpoint)
         z = randomness.numbered_latents(generator.latents, 0, 0, 4).view(2, 2, 4)
         expected = images.to_uint8(generator(z[0].lerp(z[1], 0.25)))
         assert np.array_equal(tiles(page, 2, 5)[:, 1, ::8, ::8], expected[:, 0].numpy())
@@ -144,8 +144,8 @@ class TestPNG:
         picture = Image.open(interpolate(checkpoint, tmp_path / "new" / "folder" / "walk.PNG"))
         assert picture.mode == "RGB"
         shown = tiles(np.asarray(picture), 10, 11)
-        z = randomness.numbered_latents(load_generator(checkpoint).latents, 0, 0, 20)
-        expected = images.to_uint8(load_generator(checkpoint)(z)).permute(0, 2, 3, 1)
+        z = randomness.numbered_latents(read_generator(checkpoint).latents, 0, 0, 20)
+        expected = images.to_uint8(read_generator(checkpoint)(z)).permute(0, 2, 3, 1)
         assert np.array_equal(shown[:, 0], expected[:10])
         assert np.array_equal(shown[:, 10], expected[10:])
 
@@ -172,8 +172,8 @@ class TestGIF:
         with Image.open(output) as film:
             assert (film.n_frames, film.size) == (6, (64, 64))  # type: ignore[attr-defined]  # Pillow gives it to films alone
             first = np.asarray(film.convert("RGB"))
-        z = randomness.numbered_latents(load_generator(checkpoint).latents, 0, 0, 1)
-        expected = images.to_uint8(load_generator(checkpoint)(z))[0].permute(1, 2, 0).numpy().astype(float)
+        z = randomness.numbered_latents(read_generator(checkpoint).latents, 0, 0, 1)
+        expected = images.to_uint8(read_generator(checkpoint)(z))[0].permute(1, 2, 0).numpy().astype(float)
         assert np.abs(first - expected).mean() < 16  # of noise in 256 colours
 
 
@@ -187,8 +187,8 @@ class TestMP4:
             frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
             assert film.streams.video[0].average_rate == 30
         assert [frame.shape for frame in frames] == [(size[1], size[0], 3)] * 12  # sides are even
-        z = randomness.numbered_latents(load_generator(checkpoint).latents, 0, 0, 2)
-        expected = images.grid(images.to_uint8(load_generator(checkpoint)(z)), 2)
+        z = randomness.numbered_latents(read_generator(checkpoint).latents, 0, 0, 2)
+        expected = images.grid(images.to_uint8(read_generator(checkpoint)(z)), 2)
         if shape[0] == 1:  # what is lost in colours is beyond counting
             assert np.abs(frames[0][:, :, 0].astype(float) - expected).mean() < 8
 

@@ -18,7 +18,7 @@ from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
 from lightning_gan.networks import DCGANGenerator
 from lightning_gan.networks.base import Network, StyleGenerator, build
-from lightning_gan.sampling import check_truncation, load_generator, truncated, truncated_normal
+from lightning_gan.sampling import check_truncation, read_generator, truncated, truncated_normal
 
 
 class TinyStyleGenerator(StyleGenerator):
@@ -84,7 +84,7 @@ def test_it_is_the_averaged_generator_that_is_sampled(
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     z = torch.randn(4, gan.generator.latent_dim)
     with torch.no_grad():
-        assert torch.equal(load_generator(tmp_path / "last.ckpt")(z), gan.average(z))
+        assert torch.equal(read_generator(tmp_path / "last.ckpt")(z), gan.average(z))
         assert not torch.equal(gan.generator.eval()(z), gan.average(z))
 
 
@@ -244,7 +244,7 @@ class TestErrors:
     def test_a_record_that_is_none(self, tmp_path: Path, record: Any) -> None:
         torch.save({"lightning_gan": {"generator": record}, "state_dict": {}}, tmp_path / "odd.ckpt")
         with pytest.raises(UserError, match=r"odd\.ckpt is not a whole checkpoint"):
-            load_generator(tmp_path / "odd.ckpt")
+            read_generator(tmp_path / "odd.ckpt")
 
     @pytest.mark.parametrize("checkpoint", [0], indirect=True)
     def test_a_size_is_not_believed(self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,9 +257,9 @@ class TestErrors:
             built.append(build(record))
             return built[-1]
 
-        monkeypatch.setattr("lightning_gan.sampling.build", noted)
+        monkeypatch.setattr("lightning_gan.artefacts.trained.build", noted)
         with pytest.raises(UserError, match=r"size mismatch for dense\.weight"):
-            load_generator(checkpoint)
+            read_generator(checkpoint)
         assert {x.device.type for network in built for x in network.state_dict().values()} == {"meta"}
 
     def test_a_png_of_five_channels(
@@ -279,12 +279,12 @@ class TestErrors:
     def test_a_truncated_checkpoint(self, checkpoint: Path) -> None:
         checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
         with pytest.raises(UserError, match=r"last\.ckpt is damaged"):
-            load_generator(checkpoint)
+            read_generator(checkpoint)
 
     def test_a_checkpoint_of_something_else(self, tmp_path: Path) -> None:
         torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
         with pytest.raises(UserError, match=r"other\.ckpt is not a checkpoint of lightning_gan"):
-            load_generator(tmp_path / "other.ckpt")
+            read_generator(tmp_path / "other.ckpt")
 
     def test_a_malicious_pickle_is_not_executed(self, tmp_path: Path) -> None:
         class Malicious:
@@ -295,7 +295,7 @@ class TestErrors:
         (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(Malicious()))
         for name in ("zip.ckpt", "plain.ckpt"):
             with pytest.raises(UserError, match="not a checkpoint"):
-                load_generator(tmp_path / name)
+                read_generator(tmp_path / name)
         assert not (tmp_path / "executed").exists()
 
 

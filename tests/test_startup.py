@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_gan.artefacts import export
 from lightning_gan.errors import UserError
 from lightning_gan.first_look import look
 from lightning_gan.gan import GAN
@@ -25,7 +26,8 @@ print(json.dumps([status, sorted(sys.modules)]))
 TRAINER_NEEDS = {"pytorch_lightning", "torchmetrics", "lightning_gan.gan"}
 TORCHMETRICS_IMPORTS = {"torchvision", "torch_fidelity", "scipy", "torch._dynamo"}
 ONLY_TRAINING_NEEDS = {"wandb", "sklearn", "av", "torch._inductor.compile_fx"}
-LIBRARIES = {"torch", "numpy", "PIL", "tqdm", *TRAINER_NEEDS, *TORCHMETRICS_IMPORTS, *ONLY_TRAINING_NEEDS}
+ONLY_EXPORTS_NEED = {"onnx", "onnxscript", "onnxruntime", "onnx_ir"}
+LIBRARIES = {"torch", "numpy", "PIL", "tqdm", *TRAINER_NEEDS, *TORCHMETRICS_IMPORTS, *ONLY_TRAINING_NEEDS, *ONLY_EXPORTS_NEED}
 
 
 def imported(folder: Path, *args: str, status: int) -> set[str]:
@@ -49,6 +51,9 @@ def imported(folder: Path, *args: str, status: int) -> set[str]:
         (["sample", "--nmu", "3"], 2),
         (["sample", "--ckpt_path", "missing.ckpt"], 2),
         (["interpolate", "--ckpt_path", "missing.ckpt"], 2),
+        (["export", "--help"], 0),
+        (["export", "--ckpt_path", "missing.ckpt", "--output", "new"], 2),
+        (["evaluate", "--ckpt_path", "missing.ckpt"], 2),
     ],
     ids=str,
 )
@@ -61,17 +66,35 @@ def test_what_needs_no_library_imports_none(args: list[str], status: int, tmp_pa
 def test_options_of_the_trainer_need_what_declares_them_alone(args: list[str], status: int, tmp_path: Path) -> None:
     modules = imported(tmp_path, *args, status=status)
     assert modules >= TRAINER_NEEDS
-    assert modules & ONLY_TRAINING_NEEDS == set()
+    assert modules & (ONLY_TRAINING_NEEDS | ONLY_EXPORTS_NEED) == set()
 
 
-@pytest.mark.parametrize(("command", "output"), [("sample", "x.npz"), ("interpolate", "x.png")])
-def test_sampling_needs_torch_and_little_else(command: str, output: str, make_gan: Callable[..., GAN], tmp_path: Path) -> None:
-    gan = make_gan(num_classes=2)
+def save_checkpoint(path: Path, gan: GAN) -> None:
     record = {"generator": gan.generator.record, "discriminator": gan.discriminator.record, "images_seen": 0}
     content = {"lightning_gan": record, "state_dict": gan.state_dict(), "global_step": 0, "optimizer_states": [{}, {}]}
-    torch.save(content | {"callbacks": {}, "loops": {}}, tmp_path / "x.ckpt")
-    modules = imported(tmp_path, command, "--ckpt_path", "x.ckpt", "--num", "2", "--output", output, status=0)
+    torch.save(content | {"callbacks": {}, "loops": {}}, path)
+
+
+@pytest.mark.parametrize("source", ["x.ckpt", "exported"])
+@pytest.mark.parametrize(("command", "output"), [("sample", "x.npz"), ("interpolate", "x.png")])
+def test_sampling_needs_torch_and_little_else(
+    source: str, command: str, output: str, make_gan: Callable[..., GAN], tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "x.ckpt", make_gan(num_classes=2))
+    export.run(["--ckpt_path", str(tmp_path / "x.ckpt"), "--output", str(tmp_path / "exported"), "--onnx", "false"])
+    modules = imported(tmp_path, command, "--ckpt_path", source, "--num", "2", "--output", output, status=0)
     assert modules & LIBRARIES == {"torch", "numpy", "PIL", "tqdm"}
+
+
+def test_a_generator_is_loaded_without_the_trainer(make_gan: Callable[..., GAN], tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "x.ckpt", make_gan())
+    export.run(["--ckpt_path", str(tmp_path / "x.ckpt"), "--output", str(tmp_path / "exported"), "--onnx", "false"])
+    code = "import json, sys, lightning_gan; print('torch' in sys.modules)\n"
+    code += "lightning_gan.load_generator('exported').sample(2)\nprint(json.dumps(sorted(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    before, modules = run.stdout.splitlines()
+    assert before == "False"
+    assert set(json.loads(modules)) & LIBRARIES == {"torch", "numpy", "PIL", "tqdm"}
 
 
 def test_of_an_option_that_is_given_twice_the_last_counts(tmp_path: Path) -> None:
