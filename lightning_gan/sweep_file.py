@@ -113,7 +113,7 @@ class Sweep:
         """
         if self.method == "grid":
             return dict(zip(range(number + 1), self._grid(number + 1), strict=False)).get(number)
-        from sweeps.run import RunState, SweepRun, next_run
+        from sweeps.run import RunState, SweepRun
 
         runs = []
         for values, score, running in known if self.method == "bayes" else ():
@@ -122,21 +122,30 @@ class Sweep:
             config = {name: {"value": value} for name, value in values.items()}
             runs.append(SweepRun(config=config, state=state, summaryMetrics=summary))
         with _seeded(number):
-            return _values(next_run(self._config, runs))
+            return self._next(self._config, runs)[0]
 
     def draw(self, number: int) -> dict[str, Any] | None:
         """Propose a trial that a Bayesian search could, and that any other does."""
         if self.method != "bayes":
             return self.propose(number)
-        from sweeps.run import next_run
-
         with _seeded(number):
-            return _values(next_run(self._config | {"method": "random"}, []))
+            return self._next(self._config | {"method": "random"}, [])[0]
 
     def _grid(self, size: int) -> list[dict[str, Any]]:
+        return self._next(self._config, [], size)
+
+    def _next(self, config: dict[str, Any], runs: list[Any], number: int = 1) -> list[dict[str, Any]]:
+        """Ask the engine for so many trials; a grid may have fewer.
+
+        Raises:
+            UserError: its method is none for such parameters.
+        """
         from sweeps.run import next_runs
 
-        return [_values(run) for run in next_runs(self._config, [], n=size) if run is not None]
+        try:
+            return [_values(run) for run in next_runs(config, runs, n=number) if run is not None]
+        except ValueError as error:
+            raise UserError(f"{self.path} has no trials: {' '.join(str(error).split()).rstrip('.')}.") from error
 
     def size(self) -> int | None:
         """Count the trials that the file asks for; None if it leaves that open."""

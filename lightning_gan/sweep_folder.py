@@ -1,9 +1,7 @@
 """The folder of a sweep: a copy of its file, the trials that were proposed, and their runs, told by what they have left."""
 
-import csv
-import io
 import json
-import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +10,7 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
+from lightning_gan.artefacts.run_tables import read_table
 from lightning_gan.configuration import expand
 from lightning_gan.errors import UserError
 from lightning_gan.files import write_text
@@ -20,7 +19,6 @@ from lightning_gan.sweep_file import Known, Sweep
 
 FILE = "sweep.yaml"
 RECORD = "sweep.json"
-RUNS = "[0-9]*/seed-*/"
 STOPPED = "STOPPED_EARLY"
 """Names the marker of a run that Hyperband has ended."""
 
@@ -70,7 +68,7 @@ class SweepFolder:
             folder.mkdir(parents=True, exist_ok=True)
             with self._locked() as record:
                 if not (folder / FILE).exists():
-                    if any(folder.glob(RUNS)):
+                    if run_folders(folder):
                         raise UserError(f"{folder} has runs in it, but no {FILE}: name another --output.")
                     write_text(folder / FILE, sweep.path.read_text())
                 elif expand(folder / FILE)[-1] != sweep.content:
@@ -115,7 +113,7 @@ class SweepFolder:
 
     def runs(self) -> list[Run]:
         """Look at all runs so far."""
-        return [read_run(folder, self.sweep.metric) for folder in sorted(self.path.glob(RUNS))]
+        return [read_run(folder, self.sweep.metric) for folder in run_folders(self.path)]
 
     def _known(self, trials: dict[str, dict[str, Any]]) -> list[Known]:
         runs = self.runs()
@@ -156,13 +154,19 @@ class SweepFolder:
         return record
 
 
+def run_folders(sweep: Path) -> list[Path]:
+    """Find the runs of a sweep; a folder that somebody has named 000-before is none."""
+    found = [path for path in sweep.glob("*/seed-*/") if re.fullmatch(r"\d+/seed-\d+", path.relative_to(sweep).as_posix())]
+    return sorted(found)
+
+
 def read_run(folder: Path, metric: str) -> Run:
     """Look at what a run has left so far: its markers, `metrics.csv`, `speed.csv`, `events.jsonl` and `scores.json`."""
-    rows = _rows(folder / "metrics.csv")
-    floors = [row[name] for row in rows for name in [floor_of(metric)] if row.get(name)]
-    seconds = [row["seconds"] for row in _rows(folder / "speed.csv") if row.get("seconds")]
+    table, speed = read_table(folder / "metrics.csv"), read_table(folder / "speed.csv")
+    scores = zip(table.images, table.columns.get(metric, []), strict=False)
+    floors, seconds = _known(table.columns.get(floor_of(metric), [])), _known(speed.columns.get("seconds", []))
     state: State = "unfinished"
-    images = _images(rows[-1]) if rows else 0
+    images = int(max(table.images[-1:], default=0))
     if (folder / DONE).exists():
         state = "stopped early" if (folder / STOPPED).exists() else "finished"
     elif (diverged_after := _diverged(folder)) is not None:
@@ -172,11 +176,11 @@ def read_run(folder: Path, metric: str) -> Run:
         trial=int(folder.parent.name),
         seed=int(folder.name.removeprefix("seed-")),
         state=state,
-        scores=[(_images(row), score) for row in rows if math.isfinite(score := float(row.get(metric) or "nan"))],
+        scores=[(int(seen), score) for seen, score in scores if score is not None],
         compared=_compared(folder / "scores.json"),
-        floor=float(floors[-1]) if floors else None,
+        floor=floors[-1] if floors else None,
         images=images,
-        minutes=float(seconds[-1]) / 60 if seconds else None,
+        minutes=seconds[-1] / 60 if seconds else None,
     )
 
 
@@ -196,17 +200,8 @@ def begun(folder: Path) -> bool:
     return (folder / CONFIG).exists()
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    """Read a table that a run may be writing to: a line without its end does not count."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError):
-        return []
-    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
-
-
-def _images(row: dict[str, str]) -> int:
-    return int(float(row.get("images_seen") or 0))
+def _known(values: list[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _diverged(folder: Path) -> int | None:

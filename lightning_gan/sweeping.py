@@ -1,5 +1,6 @@
 """A sweep without an account: its trials one after another on this machine, or one in each job of an array."""
 
+import re
 import shlex
 import signal
 import subprocess
@@ -67,6 +68,7 @@ def sweep(
     from lightning_gan.sweep_folder import SweepFolder
 
     described = Sweep(file)
+    _check_apart(described, options)
     chosen = chosen or described.seeds
     trials = described.size() if trials is None else trials
     if trials is None and task is None:
@@ -209,10 +211,24 @@ def _heeding_signals() -> Iterator[_Heeded]:
 
 
 def last_error(log: Path) -> str:
-    """Find the sentence by which a run has ended, or else the last thing that it said."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    """Find the sentence by which a run's last start has ended, or else the last thing that it said."""
+    *_, start = re.split(r"^(?=fit )", log.read_text(errors="replace"), flags=re.MULTILINE)
+    lines = [line.strip() for line in start.splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return (errors or lines)[-1]
+
+
+def _check_apart(described: "Sweep", options: Sequence[str]) -> None:
+    """See that no option for all runs takes the place of what tells them apart: then they would be the same run many times.
+
+    Raises:
+        UserError: one does.
+    """
+    swept = {*described.content["parameters"], SEED, "run_dir", "resume"} - {"config"}  # further files may say where data are
+    for option in options:
+        if (name := option.partition("=")[0]).removeprefix("--") in swept and name.startswith("--"):
+            way_out = "Leave it out; --seeds, before the --, chooses seeds." if name == f"--{SEED}" else "Leave it out."
+            raise UserError(f"{name} cannot be given for all runs of {described.path}, as the sweep chooses it. {way_out}")
 
 
 def _check(described: "Sweep", numbers: Sequence[int], options: Sequence[str]) -> None:

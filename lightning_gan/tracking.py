@@ -1,24 +1,19 @@
-"""Where the numbers of a run go: a CSV file always, Weights & Biases where it can be had."""
+"""The numbers of a run, in files of its own."""
 
 import csv
 import os
-import sys
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 from lightning_gan.errors import UserError
-from lightning_gan.files import sync, write_text, written_aside
+from lightning_gan.files import sync, written_aside
 from lightning_gan.run_folder import Claim
-
-WandbMode = Literal["auto", "online", "offline", "off"]
 
 
 class MetricsCSV(Logger):
@@ -123,126 +118,24 @@ class MetricsCSV(Logger):
         self._columns, self.rows = columns, len(rows)
 
 
-class TolerantWandbLogger(WandbLogger):
-    """A WandbLogger that never stops a run: when W&B fails it says so once and is silent from then on."""
+def append(path: Path, line: str) -> None:
+    """Add a line to a file, whole or not at all, in place of half a line that a kill may have left.
 
-    _failed = False
-    repeated = 0
-    """Steps that rollbacks have taken training back by, all in all: W&B's own axis goes on."""
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log at a training step, which is W&B's own axis, too: it does not take a second time what a resumed run repeats."""
-        self._log(lambda: dict(metrics), step)
-
-    def go_back(self, steps: int) -> None:
-        """Be told that training has gone back; what it does from there is other than before, and to be recorded."""
-        self.repeated += steps
-
-    def _log(self, values: Callable[[], dict[str, Any]], step: int | None) -> None:
-        self._try(lambda: self.experiment.log(values(), step=None if step is None else step + self.repeated))
-
-    def log_hyperparams(self, params: Any) -> None:
-        self._try(super().log_hyperparams, params)
-
-    def log_picture(self, key: str, path: Path, images_seen: int, step: int) -> None:
-        """Log a picture file at its place on the axis."""
-        import wandb
-
-        self._log(lambda: {key: wandb.Image(str(path)), "images_seen": images_seen}, step)
-
-    def alert(self, kind: str, text: str, images_seen: int) -> None:
-        """Alert to something about the run's health, and note in its summary when that was."""
-
-        def send() -> None:
-            self.experiment.alert(kind, text, level="WARN", wait_duration=0)
-            self.experiment.summary[f"health/{kind}"] = images_seen
-
-        self._try(send)
-
-    def _try(self, log: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        if self._failed:
-            return
-        try:
-            log(*args, **kwargs)
-        except Exception as error:
-            self._failed = True
-            rank_zero_warn(f"W&B stopped recording ({error}); training goes on, and metrics.csv has everything.")
-
-
-def start_wandb(run_dir: Path, name: str, mode: WandbMode, repeated: int = 0) -> list[TolerantWandbLogger]:
-    """Start or go on with the run folder's W&B run, without ever asking, blocking for long or failing.
-
-    Its id is kept in the folder's file `wandb_id`; a sweep's, in the environment, is used where there is one.
-
-    Args:
-        run_dir: the run folder; the record is kept in its `wandb` folder.
-        name: the run's name.
-        mode: `auto` follows `WANDB_MODE` if that is set, and otherwise is online with an API key and offline without.
-        repeated: steps that rollbacks have taken training back by.
-
-    Returns:
-        The logger, or nothing if it is off or cannot be had.
+    Raises:
+        OSError: it cannot be written.
     """
-    if mode == "auto":
-        mode = _mode_of_environment()
-    if mode == "off":
-        return []
-    import wandb  # half a second, which only runs that are recorded wait for
-
-    for attempt in {"online": ["online", "offline"], "offline": ["offline"]}[mode]:
-        try:
-            run = wandb.init(
-                project=os.environ.get("WANDB_PROJECT", "lightning_gan"),
-                name=name,
-                dir=run_dir,
-                id=_wandb_id(run_dir),
-                resume="allow",
-                mode="online" if attempt == "online" else "offline",
-                settings=wandb.Settings(silent=True, console="off", login_timeout=15, init_timeout=20, finish_timeout=60),
-            )
-            run.define_metric("images_seen")
-            run.define_metric("*", step_metric="images_seen")
-            logger = TolerantWandbLogger(experiment=run)
-            logger.repeated = repeated
-            return [logger]
-        except Exception as error:  # whatever is wrong with it, training does not depend on it
-            rank_zero_warn(f"W&B could not start {attempt} ({' '.join(str(error).split())}).")
-    return []
-
-
-def finish_wandb(failed: bool) -> None:
-    """End what W&B has begun, if it has, in good time."""
-    if (wandb := sys.modules.get("wandb")) is not None:
-        with suppress(Exception):  # its service may have got the signal that ended us; what it has is on the disk
-            wandb.finish(exit_code=int(failed))
-            wandb.teardown()
-
-
-def _wandb_id(run_dir: Path) -> str:
-    file = run_dir / "wandb_id"
-    if not (name := os.environ.get("WANDB_RUN_ID")):
-        name = file.read_text().strip() if file.exists() else uuid.uuid4().hex[:8]
-    write_text(file, name)
-    return name
-
-
-def _mode_of_environment() -> WandbMode:
-    match os.environ.get("WANDB_MODE"):
-        case "disabled":
-            return "off"
-        case "online" | "run":
-            return "online"
-        case None | "":
-            return "online" if _has_api_key() else "offline"
-        case _:
-            return "offline"
-
-
-def _has_api_key() -> bool:
-    import wandb
-
+    size = None
     try:
-        wandb.setup(wandb.Settings(silent=True))
-        return wandb.login(prompt=False, verify=False)
-    except Exception:  # a key that is not even well-formed
-        return False
+        with path.open("a+b") as file:
+            if size := file.tell():
+                file.seek(size - 1)
+                if file.read() != b"\n":
+                    file.seek(0)
+                    size = file.read().rfind(b"\n") + 1
+                    file.truncate(size)
+            file.write(line.encode())
+    except OSError:
+        with suppress(OSError):
+            if size is not None:
+                os.truncate(path, size)  # half a line would be glued to the next
+        raise

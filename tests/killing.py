@@ -55,8 +55,9 @@ PLACES = [
     Place("between metrics.csv's header and its rows", "tracking:csv.DictWriter.writerows"),
     Place("before a picture", "callbacks.samples:SampleGrid._write"),
     Place("between a picture and its name", "callbacks.samples:SampleGrid._write", "amid"),
+    Place("before a film", "callbacks.walks:interpolation.drawn"),
     Place("while scoring", "metrics.suite:Suite.score"),
-    Place("between scores and their row", "callbacks.evaluation:Evaluation._logged"),
+    Place("between scores and their row", "callbacks.evaluation:Evaluation.logged"),
     Place("between the row and scores.json", "scorecard:write"),
     Place("between scores.json and best.ckpt", "callbacks.evaluation:Evaluation._keep_best"),
     Place("after best.ckpt", "callbacks.evaluation:Evaluation._keep_best", "after"),
@@ -176,7 +177,7 @@ def go_through(command: Sequence[str], folder: Path, kills: Sequence[Kill], proc
 
 
 def differences(expected: Path, found: Path) -> list[str]:
-    """Compare two run folders bit for bit, but for what is of the moment: seconds, paths and W&B's own records."""
+    """Compare two run folders bit for bit, but for what is of the moment: seconds, speed, events, paths, W&B's records."""
     unequal = []
     for name in ("last.ckpt", "previous.ckpt", "best.ckpt"):
         files = [run / "checkpoints" / name for run in (expected, found)]
@@ -184,7 +185,7 @@ def differences(expected: Path, found: Path) -> list[str]:
             unequal += [f"{name}: {path}" for path in _unequal(*(torch.load(file, weights_only=True) for file in files))]
         elif name != "previous.ckpt" and files[0].exists() != files[1].exists():  # a run may end before it has one
             unequal.append(f"{name} is there in one of them alone")
-    for pattern in ("metrics.csv", "samples/*"):
+    for pattern in ("metrics.csv", "samples/*", "walks/*"):
         names = [sorted(str(path.relative_to(run)) for path in run.glob(pattern)) for run in (expected, found)]
         if names[0] != names[1]:
             unequal.append(f"{pattern}: {names}")

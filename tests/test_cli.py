@@ -48,7 +48,18 @@ class TestRunFolder:
         fit("--samples.every_images", "64", "--trainer.log_every_n_steps", "2")
         run = folder / "runs" / "digits-dcgan" / "0"
         assert names(run) == [
-            *(".claim", "DONE", "checkpoints", "config.yaml", "metrics.csv", "samples", "wandb", "wandb_id"),
+            *(
+                ".claim",
+                "DONE",
+                "checkpoints",
+                "config.yaml",
+                "metrics.csv",
+                "samples",
+                "speed.csv",
+                "walks",
+                "wandb",
+                "wandb_id",
+            ),
         ]
         assert names(run / "samples") == [
             *("000000064.png", "000000128.png", "000000160.png", "real.png"),

@@ -148,7 +148,7 @@ def test_it_fits_and_each_step_changes_its_own_network_alone(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     options = next((["--data.root", root] for data, root in roots.items() if name.startswith(data)), [])
-    small = ["--data.batch_size", "8", "--wandb", "off", "--trainer.accelerator", "cpu"]
+    small = ["--data.batch_size", "8", "--wandb", "off", "--trainer.accelerator", "cpu", "--walks.rows", "0"]
     small += ["--evaluation.num_samples", "0", "--samples.rows", "1", "--samples.columns", "1", "--max_images"]
     isolations = [Isolation(monkeypatch, own) for own in ("discriminator", "generator")]
     assert main(["fit", "-c", str(CONF / name), *options, *SLIM.get(name, []), *small, str(8 * STEPS)]) == 0

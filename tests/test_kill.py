@@ -14,7 +14,7 @@ from tests.test_conf import CONF
 SMALL = """
     --data.image_size 8 --data.batch_size 32 --evaluation.num_samples 64 --evaluation.extractor Random
     --samples.rows 2 --samples.columns 2 --trainer.log_every_n_steps 7 --trainer.accelerator cpu
-    --trainer.enable_progress_bar false --wandb off
+    --walks.every_images 600 --walks.rows 2 --walks.num 2 --walks.steps 2 --trainer.enable_progress_bar false --wandb off
 """
 APART = "--max_images 2_700 --checkpoint.every_images 424 --evaluation.every_images 680 --samples.every_images 600"
 TOGETHER = "--max_images 1_920 --checkpoint.every_images 480 --evaluation.every_images 480 --samples.every_images 480"

@@ -3,11 +3,10 @@ import resource
 from pathlib import Path
 
 import pytest
-import wandb
 
 from lightning_gan.errors import UserError
 from lightning_gan.run_folder import Claim
-from lightning_gan.tracking import MetricsCSV, TolerantWandbLogger, _mode_of_environment, _wandb_id, start_wandb
+from lightning_gan.tracking import MetricsCSV, append
 
 
 def rows(run_dir: Path) -> list[dict[str, str]]:
@@ -83,97 +82,27 @@ class TestMetricsCSV:
             MetricsCSV(tmp_path / "run").save()
 
 
-class Broken:
-    """A W&B run whose service has died."""
+class TestAppend:
+    def test_lines_follow_each_other_in_place_of_what_a_kill_has_left(self, tmp_path: Path) -> None:
+        file = tmp_path / "lines"
+        append(file, "a\n")
+        append(file, "b\n")
+        assert file.read_text() == "a\nb\n"
+        file.write_text("a\nhalf a l")
+        append(file, "c\n")
+        assert file.read_text() == "a\nc\n"
+        file.write_text("half a l")
+        append(file, "d\n")
+        assert file.read_text() == "d\n"
 
-    calls = 0
-
-    def log(self, *args: object, **kwargs: object) -> None:
-        self.calls += 1
-        raise BrokenPipeError("the service is gone")
-
-
-class TestWandb:
-    def test_it_records_offline_without_a_key(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv("WANDB_MODE")
-        (logger,) = start_wandb(tmp_path, "test", "auto")
+    def test_half_a_line_on_a_full_disk_is_taken_back(self, tmp_path: Path) -> None:
+        file = tmp_path / "lines"
+        append(file, "a\n")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4, limits[1]))
         try:
-            assert logger.experiment.offline
-            assert Path(logger.experiment.dir).is_relative_to(tmp_path / "wandb")
-            logger.log_metrics({"loss": 0.5}, step=0)
+            with pytest.raises(OSError, match="File too large"):
+                append(file, "a long line\n")
         finally:
-            wandb.teardown()
-        assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
-
-    @pytest.mark.parametrize(("mode", "variable"), [("off", "online"), ("auto", "disabled")])
-    def test_it_can_be_switched_off(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, variable: str) -> None:
-        monkeypatch.setenv("WANDB_MODE", variable)
-        assert start_wandb(tmp_path, "test", mode) == []  # type: ignore[arg-type]  # the parameters are of the right kind
-        assert not (tmp_path / "wandb").exists()
-
-    def test_an_environment_it_cannot_read_does_not_fail_the_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("WANDB_MODE", "foo")
-        assert start_wandb(tmp_path, "test", "off") == []
-        with pytest.warns(UserWarning, match="W&B could not start offline"):
-            assert start_wandb(tmp_path, "test", "offline") == []
-
-    @pytest.mark.parametrize(
-        ("value", "mode"), [("dryrun", "offline"), ("disabled", "off"), ("run", "online"), ("", "offline")]
-    )
-    def test_the_mode_of_the_environment(self, monkeypatch: pytest.MonkeyPatch, value: str, mode: str) -> None:
-        monkeypatch.setenv("WANDB_MODE", value)
-        assert _mode_of_environment() == mode
-
-    def test_without_network_it_falls_back_to_offline(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        start = wandb.init
-
-        def init(*args: object, mode: str, **kwargs: object) -> object:
-            if mode == "online":
-                raise wandb.errors.CommError("no such host")
-            return start(*args, mode=mode, **kwargs)  # type: ignore[arg-type, misc]  # passed on as they came
-
-        monkeypatch.setattr(wandb, "init", init)
-        try:
-            with pytest.warns(UserWarning, match="could not start online"):
-                (logger,) = start_wandb(tmp_path, "test", "online")
-            assert logger.experiment.offline
-        finally:
-            wandb.teardown()
-
-    def test_its_id_is_kept_and_a_sweeps_comes_first(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        first = _wandb_id(tmp_path)
-        assert _wandb_id(tmp_path) == (tmp_path / "wandb_id").read_text() == first
-        monkeypatch.setenv("WANDB_RUN_ID", "fromsweep")
-        assert _wandb_id(tmp_path) == (tmp_path / "wandb_id").read_text() == "fromsweep"
-
-    def test_its_axis_is_the_training_step_and_rollbacks_go_on_counting(self) -> None:
-        steps: list[int | None] = []
-
-        class Run:
-            def log(self, values: dict[str, float], step: int | None) -> None:
-                steps.append(step)
-
-        logger = TolerantWandbLogger(experiment=Run())  # type: ignore[arg-type]  # stands in for a run
-        for step in (0, 5, 9):
-            logger.log_metrics({"loss": 0.5}, step)
-        logger.go_back(4)  # from step 10 to 6
-        logger.log_metrics({"loss": 0.5}, 6)
-        assert steps == [0, 5, 9, 10]
-
-    def test_an_alert_is_in_the_summary(self, tmp_path: Path) -> None:
-        (logger,) = start_wandb(tmp_path, "test", "offline")
-        try:
-            logger.alert("collapse", "3 of 10 classes are drawn.", 64)
-            assert logger.experiment.summary["health/collapse"] == 64
-        finally:
-            wandb.teardown()
-
-    def test_a_failure_in_mid_run_is_said_once_and_does_not_stop_it(self) -> None:
-        broken = Broken()
-        logger = TolerantWandbLogger(experiment=broken)  # type: ignore[arg-type]  # stands in for a run
-        with pytest.warns(UserWarning, match="the service is gone"):
-            logger.log_metrics({"loss": 0.5}, step=0)
-        logger.log_metrics({"loss": 0.5}, step=1)
-        logger.log_picture("samples", Path("nowhere.png"), 64, step=1)
-        logger.alert("collapse", "3 of 10 classes are drawn.", 64)
-        assert broken.calls == 1
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert file.read_text() == "a\n"

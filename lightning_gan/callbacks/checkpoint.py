@@ -17,7 +17,8 @@ from lightning_gan.files import sync, written_aside
 from lightning_gan.gan import GAN
 from lightning_gan.processes import from_first
 from lightning_gan.run_folder import Claim
-from lightning_gan.tracking import MetricsCSV, TolerantWandbLogger
+from lightning_gan.tracking import MetricsCSV
+from lightning_gan.wandb_run import TolerantWandbLogger, wandb_loggers
 
 
 class LastCheckpoint(EveryImages, Checkpoint):
@@ -34,6 +35,8 @@ class LastCheckpoint(EveryImages, Checkpoint):
 
     def act(self, trainer: Trainer, gan: GAN) -> None:
         trainer.save_checkpoint(last_checkpoint(trainer))
+        for logger in wandb_loggers(trainer):
+            logger.saved(last_checkpoint(trainer), gan.images_seen)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)

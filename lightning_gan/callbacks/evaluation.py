@@ -32,6 +32,7 @@ from lightning_gan.metrics.reference import BATCH_SIZE, random_order
 from lightning_gan.metrics.suite import Suite, measurable
 from lightning_gan.processes import from_first
 from lightning_gan.sampling import NotFinite
+from lightning_gan.wandb_run import tell_best
 
 RANKING = [name for name, score in SCORES.items() if score.of_features and name in LOWER_IS_BETTER | HIGHER_IS_BETTER]
 """Scores that a best checkpoint can be chosen by."""
@@ -91,6 +92,7 @@ class Evaluation(EveryImages, Checkpoint):
         self.seconds = 0.0
         self._best_of: list[Any] = []
         self._finite = True
+        self.result: Result | None = None
         self._suite: Suite | None = None
 
     def prepare(self, data: DataModule) -> str:
@@ -150,11 +152,11 @@ class Evaluation(EveryImages, Checkpoint):
         started = time.monotonic()
         seed = _seed_in_training(self.seed)
         scores, floor, record = self._evaluate(trainer, gan, gan.average, self.num_samples, seed)
-        logged = self._logged(scores, floor)
+        logged = self.logged(scores, floor)
         for half_life, average in gan.further_averages.items():
             further = self._score(trainer, gan, cast(AveragedGenerator, average), self.num_samples, seed)
             ranked = {name: value for name, value in further.items() if name in RANKING}
-            logged |= {f"{name}/half_life_{half_life}": value for name, value in self._logged(ranked, {}).items()}
+            logged |= {f"{name}/half_life_{half_life}": value for name, value in self.logged(ranked, {}).items()}
         self.evaluated_at = gan.images_seen
         self.seconds += time.monotonic() - started
 
@@ -211,7 +213,7 @@ class Evaluation(EveryImages, Checkpoint):
         """Name the score by which the best checkpoint is chosen, as it is logged."""
         return logged_name(self.best, self._chosen.name)
 
-    def _logged(self, scores: dict[str, float], floor: dict[str, float]) -> dict[str, float]:
+    def logged(self, scores: dict[str, float], floor: dict[str, float]) -> dict[str, float]:
         if floor:
             scores = scores | {"fid_floor": floor["fid"], "fid_floor_se": floor["fid_se"]}
         return {logged_name(name, self._chosen.name): value for name, value in scores.items()}
@@ -220,6 +222,7 @@ class Evaluation(EveryImages, Checkpoint):
         if math.isfinite(value) and self._is_better(value):
             self.best_value, self.best_images_seen = value, gan.images_seen
             trainer.save_checkpoint(best_checkpoint(trainer))
+            tell_best(trainer, self.best_name, value, gan.images_seen, best_checkpoint(trainer))
 
     def _is_better(self, value: float) -> bool:
         sign = 1 if self.best in LOWER_IS_BETTER else -1
@@ -232,7 +235,8 @@ class Evaluation(EveryImages, Checkpoint):
             if (name := in_words(self.half_life)) not in gan.further_averages:
                 raise UserError(f"--evaluation.half_life {self.half_life:g}: the run has no such average.")
             average = cast(AveragedGenerator, gan.further_averages[name])
-        return self._evaluate(trainer, gan, average, num, seed)
+        self.result = self._evaluate(trainer, gan, average, num, seed)
+        return self.result
 
     def _evaluate(self, trainer: Trainer, gan: GAN, average: AveragedGenerator, num: int, seed: int) -> Result:
         started = time.monotonic()

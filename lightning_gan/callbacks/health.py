@@ -11,11 +11,12 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lightning_gan.callbacks.checkpoint import best_checkpoint, checkpoint_to_keep, last_checkpoint
+from lightning_gan.callbacks.events import EventLog
 from lightning_gan.checkpoints import read_checkpoint
 from lightning_gan.errors import UserError
 from lightning_gan.gan import GAN
 from lightning_gan.processes import from_first
-from lightning_gan.tracking import TolerantWandbLogger
+from lightning_gan.wandb_run import wandb_loggers
 
 CURES = {
     "divergence": (
@@ -290,6 +291,10 @@ def _kept(trainer: Trainer) -> str:
 
 
 def alert(trainer: Trainer, kind: str, text: str, images_seen: int) -> None:
-    for logger in trainer.loggers:
-        if isinstance(logger, TolerantWandbLogger):
-            logger.alert(kind, text, images_seen)
+    """Note that something has happened, in `events.jsonl` and with W&B."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # a connector sets it
+    for callback in callbacks:
+        if isinstance(callback, EventLog) and trainer.is_global_zero:
+            callback.add(kind, text, images_seen)
+    for logger in wandb_loggers(trainer):
+        logger.alert(kind, text, images_seen)

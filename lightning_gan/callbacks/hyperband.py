@@ -8,7 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from lightning_gan.callbacks.evaluation import Evaluation
 from lightning_gan.processes import from_first
 from lightning_gan.sweep_file import Sweep
-from lightning_gan.sweep_folder import FILE, RUNS, STOPPED, read_run
+from lightning_gan.sweep_folder import FILE, STOPPED, read_run, run_folders
 
 
 class Hyperband(Callback):
@@ -47,7 +47,7 @@ class Hyperband(Callback):
 
     def _is_behind(self, run: Path) -> bool:
         assert self._sweep is not None
-        others = [folder for folder in self._folder.glob(RUNS) if folder.resolve() != run.resolve()]
+        others = [folder for folder in run_folders(self._folder) if folder.resolve() != run.resolve()]
         own, *rest = ([score for _, score in read_run(folder, self._sweep.metric).scores] for folder in (run, *others))
         if behind := self._sweep.behind(own, rest):
             (run / STOPPED).touch()

@@ -10,7 +10,7 @@ from lightning_gan.checkpoints import read_checkpoint
 from lightning_gan.gan import GAN
 from lightning_gan.processes import from_first
 from lightning_gan.record import Changes
-from lightning_gan.tracking import TolerantWandbLogger
+from lightning_gan.wandb_run import wandb_loggers
 
 
 def fit_with_rollbacks(trainer: Trainer, gan: GAN, datamodule: LightningDataModule, health: Health, **kwargs: Any) -> None:
@@ -49,7 +49,6 @@ def fit_with_rollbacks(trainer: Trainer, gan: GAN, datamodule: LightningDataModu
             if trainer.is_global_zero:
                 print(text, flush=True)
             alert(trainer, "rollback", text, gan.images_seen)
-            for logger in trainer.loggers:
-                if isinstance(logger, TolerantWandbLogger):
-                    logger.go_back(trainer.global_step - checkpoint["global_step"])
+            for logger in wandb_loggers(trainer):
+                logger.go_back(trainer.global_step - checkpoint["global_step"])
             kwargs |= {"ckpt_path": path, "weights_only": True}

@@ -12,7 +12,7 @@ from lightning_gan import randomness
 from lightning_gan.callbacks.every_images import EveryImages
 from lightning_gan.gan import GAN
 from lightning_gan.images import grid
-from lightning_gan.tracking import TolerantWandbLogger
+from lightning_gan.wandb_run import wandb_loggers
 
 MAX_CLASS_ROWS = 16
 
@@ -53,6 +53,7 @@ class SampleGrid(EveryImages):
     def _write(self, trainer: Trainer, name: str, images: Tensor, images_seen: int) -> None:
         path = Path(trainer.default_root_dir, "samples", f"{name}.png")
         aside = path.with_name(f".{path.name}")
+        known = name == "real" and path.exists()  # to W&B, too, of a run that is gone on with
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(grid(images, self.columns)).save(aside)
@@ -60,6 +61,5 @@ class SampleGrid(EveryImages):
         except OSError as error:  # a picture less is no reason to stop
             rank_zero_warn(f"The picture {path} could not be written: {error.strerror}.")
             return
-        for logger in trainer.loggers:
-            if isinstance(logger, TolerantWandbLogger):
-                logger.log_picture("real" if name == "real" else "samples", path, images_seen, max(0, trainer.global_step - 1))
+        for logger in wandb_loggers(trainer) * (not known):
+            logger.log_picture("real" if name == "real" else "samples", path, images_seen, max(0, trainer.global_step - 1))

@@ -18,7 +18,7 @@ from lightning_gan.gan import GAN
 from lightning_gan.metrics.extractors import Extractor, Random
 from lightning_gan.metrics.reference import BATCH_SIZE
 from lightning_gan.run_folder import RUNS
-from lightning_gan.sampling import load_generator
+from lightning_gan.sampling import read_generator
 from lightning_gan.tracking import MetricsCSV
 
 # A GAN of a few steps is not a healthy one.
@@ -142,7 +142,7 @@ def test_several_half_lives_are_scored_in_one_evaluation(
     (row,) = rows(tmp_path / "metrics.csv")
     assert row["fid_pixels/half_life_10"] == row["fid_pixels"]
     assert row["fid_pixels/half_life_1000000"] != row["fid_pixels"]
-    average = load_generator(tmp_path / "checkpoints" / "best.ckpt", half_life=1_000_000)
+    average = read_generator(tmp_path / "checkpoints" / "best.ckpt", half_life=1_000_000)
     for mine, saved in zip(gan.further_averages["1000000"].parameters(), average.parameters(), strict=True):
         assert torch.equal(mine, saved)
 

@@ -20,7 +20,7 @@ from lightning_gan.gan import GAN
 from lightning_gan.penalties import R1, CriticPass, Penalty
 from lightning_gan.record import Changes
 from lightning_gan.schedules import Linear
-from lightning_gan.tracking import TolerantWandbLogger
+from lightning_gan.wandb_run import TolerantWandbLogger
 
 MakeGAN = Callable[..., GAN]
 MakeTrainer = Callable[..., Trainer]
