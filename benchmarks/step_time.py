@@ -46,6 +46,7 @@ COMMON = [
     "--evaluation.num_samples=0",
     "--checkpoint.every_images=0",
     "--samples.every_images=0",
+    "--walks.rows=0",
 ]
 
 

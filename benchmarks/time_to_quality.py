@@ -85,7 +85,7 @@ class Marked(CLI):
 def train(options: list[str], marks: Marks) -> None:
     """Run `fit` silently, with scores at `marks` alone."""
     quiet = ["--trainer.accelerator=cpu", "--wandb=off", "--trainer.enable_progress_bar=false"]
-    quiet += ["--samples.every_images=0", "--checkpoint.every_images=0"]
+    quiet += ["--samples.every_images=0", "--walks.rows=0", "--checkpoint.every_images=0"]
     scored = ["--evaluation.every_images=0", "--evaluation.num_samples=10000"]
     Marked.marks = marks
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()), redirect_stderr(StringIO()):

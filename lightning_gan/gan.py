@@ -292,7 +292,8 @@ class GAN(LeanModule):
     def _optimizer(self, index: int) -> LightningOptimizer:
         """Get an optimizer, without the gradients of its last step."""
         optimizer: LightningOptimizer = self.optimizers()[index]  # type: ignore[index]  # there are always two
-        optimizer.zero_grad()
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            parameter.grad = None  # what `zero_grad` does, and tells profilers of, which takes longer
         return optimizer
 
     def _parts(self, *batch: Tensor | None) -> Iterator[tuple[Any, ...]]:

@@ -27,16 +27,15 @@ class EveryImages(Callback, ABC):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._acted_at = -1
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._seen_before = _gan(pl_module).images_seen
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        every, seen = self.every_images, _gan(pl_module).images_seen
-        if every and seen // every > self._seen_before // every:
-            self._act(trainer, _gan(pl_module))
+        gan, every = _gan(pl_module), self.every_images
+        before, self._seen_before = self._seen_before, gan.images_seen
+        if every and gan.images_seen // every > before // every:
+            self._act(trainer, gan)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if _gan(pl_module).images_seen != self._acted_at:

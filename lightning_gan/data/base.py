@@ -290,10 +290,11 @@ class DataModule(LightningDataModule):
 def mirrored(images: Tensor, flip: Tensor) -> Tensor:
     """Mirror the chosen ones of images (N, C, H, W), from left to right.
 
-    `torch.where(flip, images.flip(-1), images)`, but by whole images instead of byte by byte: several times as fast on a CPU.
+    It chooses between eight bytes at a time instead of between bytes, which is several times as fast on a CPU.
     """
-    n = len(images)
-    return torch.cat([images, images.flip(-1)]).index_select(0, torch.arange(n, device=images.device) + n * flip)
+    unit = torch.int64 if images[0].numel() % 8 == 0 else torch.uint8
+    mirror_images, others = (x.flatten(1).view(unit) for x in (images.flip(-1), images))  # (N, C * H * W / 8)
+    return torch.where(flip.unsqueeze(1), mirror_images, others).view(torch.uint8).view(images.shape)
 
 
 def residence(size: int, device: torch.device, device_bytes: int) -> torch.device:

@@ -204,7 +204,7 @@ def test_flips_mirror_half_of_the_images_from_left_to_right() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (7, 3, 5, 9), (16, 3, 8, 8)])
 @pytest.mark.parametrize("share", [0, 0.5, 1])
-def test_mirroring_by_whole_images_is_choosing_byte_by_byte(shape: tuple[int, ...], share: float) -> None:
+def test_mirroring_by_eight_bytes_is_choosing_byte_by_byte(shape: tuple[int, ...], share: float) -> None:
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(256, shape, dtype=torch.uint8, generator=rng)
     flip = torch.rand(shape[0], generator=rng) < share
