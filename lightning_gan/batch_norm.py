@@ -50,28 +50,24 @@ class _Normalize(torch.autograd.Function):
         _, centre, inverse = torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)  # this process' statistics
         c, variance, n = centre.double(), inverse.double().pow(-2) - eps, x.numel() // x.shape[1]
         mean, variance, count = _over_processes(n * c, n * (variance + c.square()), n)
-        own_x, own_weight, own_bias = own = [tensor.detach().requires_grad_() for tensor in (x, weight, bias)]
         moments = mean.to(weight.dtype), variance.to(weight.dtype)
-        with torch.enable_grad():
-            y = F.batch_norm(own_x, *moments, own_weight, own_bias, training=False, eps=eps)
-        ctx.save_for_backward(x, weight, bias)
-        ctx.with_fixed_moments, ctx.moments, ctx.count, ctx.eps = (y, own), moments, count, eps
+        ctx.save_for_backward(x, weight, bias, *moments, count)
+        ctx.eps = eps
         ctx.mark_non_differentiable(mean, variance, count)
-        return y.detach(), mean, variance, count
+        return F.batch_norm(x, *moments, weight, bias, training=False, eps=eps), mean, variance, count
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> Any:
-        x, weight, bias = ctx.saved_tensors
+        x, weight, bias, mean, variance, count = ctx.saved_tensors
         if torch.is_grad_enabled():
             needed = [tensor for tensor in (x, weight, bias) if tensor.requires_grad]
             y = _normalized(x, weight, bias, ctx.eps)
             found = iter(torch.autograd.grad(y, needed, gradient, create_graph=True))
             return *(next(found) if tensor.requires_grad else None for tensor in (x, weight, bias)), None
-        y, own = ctx.with_fixed_moments
-        of_x, of_weight, of_bias = torch.autograd.grad(y, own, gradient, retain_graph=True)
+        fixed = mean, variance, None, None, False, ctx.eps, (True, True, True)
+        of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(gradient, x, weight, *fixed)
         # The moments are functions of all images: what comes of that is once more a normalized batch.
-        mean, variance = ctx.moments
-        slope, offset = _SumOverProcesses.apply(torch.stack([of_weight, of_bias]).double()) / ctx.count
+        slope, offset = _SumOverProcesses.apply(torch.stack([of_weight, of_bias]).double()) / count
         scale = weight * (variance + ctx.eps).rsqrt()
         slope, offset = (scale * slope).to(weight.dtype), (scale * offset).to(weight.dtype)
         of_moments = F.batch_norm(x, mean, variance, slope, offset, training=False, eps=ctx.eps)

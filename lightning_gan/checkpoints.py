@@ -32,6 +32,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         DamagedCheckpoint: the file was cut short, or bits of it have changed.
         UserError: it is missing, cannot be read, or is not a checkpoint that this version knows.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder and no checkpoint. (sample, interpolate, evaluate and project take exports, too.)")
     if not path.is_file():
         raise UserError(MISSING["--ckpt_path"].format(path))
     try:

@@ -50,7 +50,7 @@ from lightning_gan.run_folder import DONE, REQUEUE, RUNS, Claim, make_run_folder
 from lightning_gan.run_options import add_run_options
 from lightning_gan.summary import add_to_run, whereabouts
 from lightning_gan.tracking import MetricsCSV
-from lightning_gan.wandb_run import finish_wandb, start_wandb, wandb_loggers
+from lightning_gan.wandb_run import finish_wandb, start_wandb, wandb_loggers, where
 
 DEFAULT_RUN = Path(__file__).with_name("default.yaml")
 DEFAULT_TRAINER = {
@@ -316,6 +316,9 @@ class CLI(LightningCLI):
         if self.run_dir:
             self._say(f"scores         {self.extractor}")
             self._say(f"run folder     {self.run_dir}")
+        for logger in wandb_loggers(self.trainer):
+            if not logger.experiment.offline:
+                self._say(f"W&B            {where(logger.experiment)}")
 
     @property
     def exit_status(self) -> int:

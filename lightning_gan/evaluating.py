@@ -78,7 +78,10 @@ def evaluate(
         batches = _generated(trained.generator.to(chosen_device), data, num, seed)
     real = real_images(data)
     chosen, reason = choose(extractor, real)
-    output = output or Path(f"{samples or ckpt_path}.{chosen.name}.scores.json")
+    source = ckpt_path if samples is None else samples
+    if source is not None and not source.name.strip("."):  # . and .. are no names to put something behind
+        source = source.resolve()
+    output = output or Path(f"{source}.{chosen.name}.scores.json")
     _check_output(output)
     print(reason, flush=True)
     suite = Suite(chosen, real, chosen_device)

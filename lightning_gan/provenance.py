@@ -11,6 +11,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
 from lightning_gan import scorecard
+from lightning_gan.callbacks.speed import Speed
 from lightning_gan.tracking import MetricsCSV
 
 
@@ -22,7 +23,8 @@ class LogConfig(SaveConfigCallback):
             super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        loggers = [logger for logger in trainer.loggers if not isinstance(logger, MetricsCSV)]  # which leaves it to config.yaml
+        ours = MetricsCSV, Speed  # which leave it to config.yaml
+        loggers = [logger for logger in trainer.loggers if not isinstance(logger, ours)]
         if loggers:
             config = yaml.safe_load(self.parser.dump(self.config)) | {"provenance": provenance(trainer)}
             for logger in loggers:

@@ -50,12 +50,12 @@ def check_truncation(generator: Generator, truncation: float | None) -> None:
         return
     if isinstance(generator, StyleGenerator):
         if not abs(truncation) <= 10:  # negative ones are the opposites, Karras et al. 2019, Figure 8
-            raise UserError(f"--truncation must lie between -10 and 10 for styles, not at {truncation}.")
+            raise UserError(f"The truncation of styles must lie between -10 and 10, not at {truncation}.")
         return
     if not 0 < truncation < math.inf:
-        raise UserError(f"--truncation must be positive and finite, not {truncation}.")
+        raise UserError(f"The truncation must be positive and finite, not {truncation}.")
     if generator.latent_distribution != "normal":
-        raise UserError("--truncation needs normal latents or styles, and this generator's latents are uniform.")
+        raise UserError("Truncation needs normal latents or styles, and this generator's latents are uniform.")
 
 
 def truncated(generator: Generator, z: Tensor, y: Tensor | None, truncation: float | None) -> Tensor:
@@ -136,13 +136,13 @@ def cycle_labels(labels: list[int] | int | None, num: int, num_classes: int) -> 
     """
     if num_classes == 0:
         if labels is not None:
-            raise UserError("--labels needs a conditional generator, and this one is unconditional.")
+            raise UserError("Labels need a conditional generator, and this one is unconditional.")
         return None
     chosen = list(range(num_classes)) if labels is None else [labels] if isinstance(labels, int) else labels
     if not chosen:
-        raise UserError("--labels is an empty list.")
+        raise UserError("The list of labels is empty.")
     if wrong := [label for label in chosen if not 0 <= label < num_classes]:
-        raise UserError(f"--labels {wrong[0]}: this generator's classes are 0 to {num_classes - 1}.")
+        raise UserError(f"There is no class {wrong[0]}: this generator's classes are 0 to {num_classes - 1}.")
     return torch.tensor(chosen)[torch.arange(num) % len(chosen)]
 
 

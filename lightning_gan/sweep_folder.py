@@ -164,7 +164,7 @@ def read_run(folder: Path, metric: str) -> Run:
     """Look at what a run has left so far: its markers, `metrics.csv`, `speed.csv`, `events.jsonl` and `scores.json`."""
     table, speed = read_table(folder / "metrics.csv"), read_table(folder / "speed.csv")
     scores = zip(table.images, table.columns.get(metric, []), strict=False)
-    floors, seconds = _known(table.columns.get(floor_of(metric), [])), _known(speed.columns.get("seconds", []))
+    floors, seconds = _present(table.columns.get(floor_of(metric), [])), _present(speed.columns.get("seconds", []))
     state: State = "unfinished"
     images = int(max(table.images[-1:], default=0))
     if (folder / DONE).exists():
@@ -200,7 +200,7 @@ def begun(folder: Path) -> bool:
     return (folder / CONFIG).exists()
 
 
-def _known(values: list[float | None]) -> list[float]:
+def _present(values: list[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 

@@ -184,7 +184,7 @@ class _Heeded:
     def note(self, number: int, _: Any) -> None:
         self.received = signal.Signals(number)
         if self._process is not None:
-            self._process.send_signal(number)
+            self._process.send_signal(self._for_run(self.received))
 
     def call(self, command: list[str], log: Any) -> int:
         # In a session of its own it gets Ctrl-C from here alone: a second one would stop it without saving.
@@ -192,17 +192,24 @@ class _Heeded:
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         if self.received is not None:
-            self._process.send_signal(self.received)
+            self._process.send_signal(self._for_run(self.received))
         try:
             return self._process.wait()
         finally:
             self._process = None
 
+    @staticmethod
+    def _for_run(received: signal.Signals) -> signal.Signals:
+        return signal.SIGTERM if received == signal.SIGHUP else received  # on which it saves; SIGHUP would just end it
+
 
 @contextmanager
 def _heeding_signals() -> Iterator[_Heeded]:
     heeded = _Heeded()
-    before = {number: signal.signal(number, heeded.note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup: a terminal that closes ends nothing
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, heeded.note) for number in numbers}
     try:
         yield heeded
     finally:
@@ -224,11 +231,14 @@ def _check_apart(described: "Sweep", options: Sequence[str]) -> None:
     Raises:
         UserError: one does.
     """
-    swept = {*described.content["parameters"], SEED, "run_dir", "resume"} - {"config"}  # further files may say where data are
-    for option in options:
-        if (name := option.partition("=")[0]).removeprefix("--") in swept and name.startswith("--"):
-            way_out = "Leave it out; --seeds, before the --, chooses seeds." if name == f"--{SEED}" else "Leave it out."
-            raise UserError(f"{name} cannot be given for all runs of {described.path}, as the sweep chooses it. {way_out}")
+    from lightning_gan.sweep_file import SEED
+
+    swept = {name for name, values in described.content["parameters"].items() if "value" not in values}
+    swept = swept - {"config"} | {SEED, "run_dir", "resume"}  # a further file may say where the data are
+    for name in (option.partition("=")[0] for option in options):
+        if name.startswith("--") and name[2:] in swept:
+            way_out = "choose seeds by --seeds, before the --" if name == f"--{SEED}" else "leave it out"
+            raise UserError(f"{name} cannot be given for all runs of {described.path}, which chooses it for each: {way_out}.")
 
 
 def _check(described: "Sweep", numbers: Sequence[int], options: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import uuid
@@ -181,7 +182,7 @@ def where(run: Any) -> str:
 
 def sync_command(records: Path, options: str = "") -> str:
     """Say how to upload all parts of a run that wait for it; W&B takes them one after the other, by the time they began."""
-    return f"{'uv run ' if 'UV' in os.environ else ''}wandb sync {options}{records}"
+    return f"{'uv run ' if 'UV' in os.environ else ''}wandb sync {options}{shlex.quote(str(records))}"
 
 
 def finish_wandb(failed: bool) -> None:
@@ -288,7 +289,8 @@ def _has_api_key() -> bool:
     import wandb
 
     try:
-        wandb.setup(wandb.Settings(silent=True))
+        with _discretion():  # it starts W&B's service, which is told the environment
+            wandb.setup(wandb.Settings(silent=True))
         return wandb.login(prompt=False, verify=False)
     except Exception:  # a key that is not even well-formed
         return False

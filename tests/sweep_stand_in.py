@@ -32,7 +32,13 @@ with (run / "metrics.csv").open("a") as file:
         (run / "events.jsonl").write_text('{"kind": "divergence", "images_seen": 150}\n')
         sys.exit("error: Training diverged.")
     if x == -3 and not resuming:
-        signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+
+        def save(number: int, _: object) -> None:
+            (run / "saved").write_text(signal.Signals(number).name)
+            sys.exit(128 + number)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, save)
         (run / "group").write_text(str(os.getpgrp()))
         (run / "waiting").touch()
         time.sleep(60)

@@ -83,7 +83,9 @@ def conditional_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_generator_is_scored_as_in_test_without_its_run(conditional_run: Path, folder: Path) -> None:
+def test_a_generator_is_scored_as_in_test_without_its_run(
+    conditional_run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint = conditional_run / "checkpoints" / "last.ckpt"
     assert main(["test", "-c", f"{conditional_run}/config.yaml", "--ckpt_path", str(checkpoint)]) == 0
     tested = read(checkpoint.with_name("last.300-classifier.scores.json"))
@@ -108,6 +110,11 @@ def test_a_generator_is_scored_as_in_test_without_its_run(conditional_run: Path,
         assert evaluated["source"] == source
     assert main(["evaluate", "--ckpt_path", "exported", *options, "--seed", "1"]) == 0
     assert read(folder / "exported.classifier.scores.json")["scores"] != of_images
+    monkeypatch.chdir("exported")
+    files = set(Path.cwd().iterdir())
+    assert main(["evaluate", "--ckpt_path", ".", *options]) == 0
+    assert set(Path.cwd().iterdir()) == files
+    assert read(folder / "exported.classifier.scores.json")["scores"] == of_images
 
 
 def test_real_images_are_all_copies_of_themselves(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,14 +1,21 @@
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from jsonargparse import Namespace
+from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_gan import __version__, provenance
+from lightning_gan.callbacks.speed import Speed
 from lightning_gan.data import DataModule
+from lightning_gan.gan import GAN
+from lightning_gan.provenance import LogConfig
+from lightning_gan.tracking import MetricsCSV
 
 
 def trainer(data: DataModule) -> Any:
@@ -24,6 +31,14 @@ def test_it_names_data_code_and_machine(digits: DataModule) -> None:
     assert environment["lightning_gan"] == __version__
     assert torch.__version__.startswith(environment["torch"])
     assert [environment[name] for name in ("device", "processes", "precision")] == ["cpu", 2, "bf16-mixed"]
+
+
+def test_it_is_not_looked_for_when_nobody_is_told(
+    make_gan: Callable[..., GAN], digits: DataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "provenance", lambda trainer: pytest.fail("it is"))
+    files: Any = SimpleNamespace(loggers=[MetricsCSV(tmp_path), Speed(tmp_path)])
+    LogConfig(LightningArgumentParser(), Namespace()).save_config(files, make_gan(), "fit")
 
 
 class TestTheCommit:

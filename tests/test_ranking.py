@@ -95,6 +95,16 @@ class TestRanking:
             file.write("300,2,0,0.1")
         assert read_run(Path("out/000/seed-0"), "fid_random").scores == [(100, 3.0), (200, 2.0)]
 
+    def test_what_is_damaged_or_none_of_its_runs_does_not_count(self) -> None:
+        ranking(1)
+        make_run(0, 0, [3.0, 2.0])
+        with Path("out/000/seed-0/metrics.csv").open("a") as file:
+            file.write("300,2,0,broken,0.5\n300,2\ninf,2,0,1.0,0.5\n")
+        for name in ("000-before/seed-0", "000/seed-0-copy"):
+            Path("out", name).mkdir(parents=True)
+        (run,) = ranking(1).runs
+        assert run.scores == [(100, 3.0), (200, 2.0)]
+
     def test_names_are_as_short_as_they_stay_different(self) -> None:
         names = ["model.generator_optimizer.lr", "model.discriminator_optimizer.lr", "data.batch_size", "lr"]
         assert short_names(names) == ["generator_optimizer.lr", "discriminator_optimizer.lr", "batch_size", "lr"]

@@ -165,7 +165,7 @@ class TestTruncation:
 
     @pytest.mark.parametrize("truncation", [0.0, -1.0, float("inf"), float("nan")])
     def test_values_that_mean_nothing_to_latents(self, truncation: float) -> None:
-        with pytest.raises(UserError, match="--truncation must be positive and finite, not"):
+        with pytest.raises(UserError, match="The truncation must be positive and finite, not"):
             check_truncation(DCGANGenerator((1, 8, 8), width=4), truncation)
 
     def test_a_style_has_an_opposite(self) -> None:
@@ -175,7 +175,7 @@ class TestTruncation:
         opposite = generator.synthesize(2 * generator.mean_style - generator.styles(z))
         assert_close(truncated(generator, z, None, -1.0), opposite)
         for truncation in (-11.0, float("inf"), float("nan")):
-            with pytest.raises(UserError, match="--truncation must lie between -10 and 10 for styles, not at"):
+            with pytest.raises(UserError, match="The truncation of styles must lie between -10 and 10, not at"):
                 check_truncation(generator, truncation)
 
 
@@ -207,7 +207,7 @@ class TestErrors:
     @pytest.mark.parametrize("checkpoint", [0], indirect=True)
     def test_a_truncation_to_nothing(self, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
         error = self.fails(capsys, "--ckpt_path", str(checkpoint), "--truncation", "0")
-        assert error == "error: --truncation must be positive and finite, not 0.0."
+        assert error == "error: The truncation must be positive and finite, not 0.0."
 
     @pytest.mark.parametrize("checkpoint", [0], indirect=True)
     def test_a_device_that_is_not_there(self, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,9 @@ TRAINER_NEEDS = {"pytorch_lightning", "torchmetrics", "lightning_gan.gan"}
 TORCHMETRICS_IMPORTS = {"torchvision", "torch_fidelity", "scipy", "torch._dynamo"}
 ONLY_TRAINING_NEEDS = {"wandb", "sklearn", "av", "torch._inductor.compile_fx"}
 ONLY_EXPORTS_NEED = {"onnx", "onnxscript", "onnxruntime", "onnx_ir"}
-LIBRARIES = {"torch", "numpy", "PIL", "tqdm", *TRAINER_NEEDS, *TORCHMETRICS_IMPORTS, *ONLY_TRAINING_NEEDS, *ONLY_EXPORTS_NEED}
+ONLY_REPORTS_AND_SWEEPS_NEED = {"plotly", "sweeps"}
+OF_TRAINING = {*TRAINER_NEEDS, *TORCHMETRICS_IMPORTS, *ONLY_TRAINING_NEEDS}
+LIBRARIES = {"torch", "numpy", "PIL", "tqdm", *OF_TRAINING, *ONLY_EXPORTS_NEED, *ONLY_REPORTS_AND_SWEEPS_NEED}
 
 
 def imported(folder: Path, *args: str, status: int) -> set[str]:
@@ -53,7 +55,15 @@ def imported(folder: Path, *args: str, status: int) -> set[str]:
         (["interpolate", "--ckpt_path", "missing.ckpt"], 2),
         (["export", "--help"], 0),
         (["export", "--ckpt_path", "missing.ckpt", "--output", "new"], 2),
+        (["export", "--ckpt_path", "broken.yaml", "--output", "."], 2),
         (["evaluate", "--ckpt_path", "missing.ckpt"], 2),
+        (["project", "--help"], 0),
+        (["project", "broken.yaml", "--ckpt_path", "missing.ckpt"], 2),
+        (["project", "missing.png", "--ckpt_path", "broken.yaml"], 2),
+        (["report", "--help"], 0),
+        (["report", "missing"], 2),
+        (["sweep", "--help"], 0),
+        (["sweep", "missing.yaml"], 2),
     ],
     ids=str,
 )
@@ -66,7 +76,7 @@ def test_what_needs_no_library_imports_none(args: list[str], status: int, tmp_pa
 def test_options_of_the_trainer_need_what_declares_them_alone(args: list[str], status: int, tmp_path: Path) -> None:
     modules = imported(tmp_path, *args, status=status)
     assert modules >= TRAINER_NEEDS
-    assert modules & (ONLY_TRAINING_NEEDS | ONLY_EXPORTS_NEED) == set()
+    assert modules & (ONLY_TRAINING_NEEDS | ONLY_EXPORTS_NEED | ONLY_REPORTS_AND_SWEEPS_NEED) == set()
 
 
 def save_checkpoint(path: Path, gan: GAN) -> None:

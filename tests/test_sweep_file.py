@@ -100,6 +100,11 @@ class TestProposals:
         with pytest.raises(UserError, match="does not say by which `metric`"):
             Sweep(Path("s.yaml"))
 
+    @pytest.mark.parametrize("changed", [{"method": "grid", "parameters": UNIFORM}, {"method": "custom"}])
+    def test_a_search_that_the_engine_does_not_know_is_told_in_a_sentence(self, changed: dict[str, Any]) -> None:
+        with pytest.raises(UserError, match=r"s\.yaml has no trials: (Parameter model\.x is a disallowed|Invalid search type)"):
+            described(**changed).draw(0)
+
     @pytest.mark.parametrize(
         "command", [["python"], ["python", "train.py", "${args}"], ["${env}", "${interpreter}", "${program}"]]
     )

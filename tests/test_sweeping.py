@@ -107,8 +107,16 @@ class TestRunning:
         with pytest.raises(UserError, match=r"has no fid_classifier, by which s\.yaml ranks its trials"):
             sweep()
 
-    def test_ctrl_c_saves_the_run_and_the_same_command_goes_on_with_it(
-        self, stand_in: None, capsys: pytest.CaptureFixture[str]
+    def test_the_last_error_is_that_of_the_last_start(self) -> None:
+        log = Path("seed-0.log")
+        log.write_text("fit --a=1\nerror: the disk is full.\nfit --resume x\nKilled\n")
+        assert sweeping.last_error(log) == "Killed"
+        log.write_text("fit --a=1\nerror: the disk is full.\nat the end of it\n")
+        assert sweeping.last_error(log) == "the disk is full."
+
+    @pytest.mark.parametrize("closed", [False, True], ids=["ctrl-c", "the terminal is closed"])
+    def test_being_stopped_saves_the_run_and_the_same_command_goes_on_with_it(
+        self, closed: bool, stand_in: None, capsys: pytest.CaptureFixture[str]
     ) -> None:
         described(parameters={"model.x": {"values": [-3, 0.5]}})
         code = f"from lightning_gan import sweeping as s; s.PYTHON={STAND_IN!r}; s._check=lambda *_: None; s.run(['s.yaml'])"
@@ -118,10 +126,11 @@ class TestRunning:
             while not (run / "waiting").exists():
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            os.killpg(process.pid, signal.SIGHUP if closed else signal.SIGINT)  # as a terminal does
             out, _ = process.communicate(timeout=30)
-        assert process.returncode == 130
-        assert "Stopped by SIGINT, with everything saved: the same command goes on." in out
+        assert process.returncode == (129 if closed else 130)
+        assert f"Stopped by {'SIGHUP' if closed else 'SIGINT'}, with everything saved: the same command goes on." in out
+        assert (run / "saved").read_text() == ("SIGTERM" if closed else "SIGINT")
         assert "trial 0 unfinished after 100 images" in out
         assert not Path("runs/sweeps/s/001").exists()
         assert (run / "group").read_text() != str(process.pid)  # or the terminal's would be a second one: stop at once
@@ -183,6 +192,14 @@ class TestRunning:
         with pytest.raises(UserError, match=words):
             sweeping.run(options)
         assert names() == ["other", "s.yaml"]
+
+    @pytest.mark.parametrize("option", ["--seed_everything=3", "--model.x", "--run_dir=here", "--resume"])
+    def test_an_option_for_all_runs_may_not_make_them_the_same(self, option: str, stand_in: None) -> None:
+        described(parameters=UNIFORM | {"max_images": {"value": 100}}, method="random")
+        with pytest.raises(UserError, match=rf"{option.partition('=')[0]} cannot be given for all runs of s\.yaml"):
+            sweep("--trials", "1", "--", "--name=a", option, "1")
+        assert names() == ["s.yaml"]
+        sweep("--trials", "1", "--", "--max_images=50", "--data.root=--model.x")
 
     def test_another_sweep_or_other_options_do_not_get_into_a_folder(self, stand_in: None) -> None:
         described()

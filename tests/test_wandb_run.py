@@ -43,6 +43,19 @@ class TestWandb:
             wandb.teardown()
         assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
 
+    def test_no_token_of_slurm_is_recorded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("WANDB_MODE")
+        monkeypatch.setenv("SLURM_JWT", "slurms-token")
+        monkeypatch.setenv("SLURM_CLUSTER_NAME", "the-cluster")
+        wandb.teardown()  # its service knows the environment that it was started with
+        try:
+            start_wandb(tmp_path, "test", "auto")
+        finally:
+            wandb.teardown()
+        (record,) = (path.read_bytes() for path in tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+        assert b"the-cluster" in record
+        assert b"slurms-token" not in record
+
     @pytest.mark.parametrize(("mode", "variable"), [("off", "online"), ("auto", "disabled")])
     def test_it_can_be_switched_off(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, variable: str) -> None:
         monkeypatch.setenv("WANDB_MODE", variable)
@@ -140,11 +153,11 @@ class TestWandb:
     def test_the_command_that_uploads_all_parts_of_a_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("UV", raising=False)
         monkeypatch.chdir(tmp_path)
-        (logger,) = start_wandb(Path("run"), "test", "offline")
+        (logger,) = start_wandb(Path("a run"), "test", "offline")
         try:
-            assert where(logger.experiment) == "recorded offline; upload with: wandb sync run/wandb"
+            assert where(logger.experiment) == "recorded offline; upload with: wandb sync 'a run/wandb'"
             monkeypatch.setenv("UV", "uv")
-            assert where(logger.experiment).endswith("with: uv run wandb sync run/wandb")
+            assert where(logger.experiment).endswith("with: uv run wandb sync 'a run/wandb'")
         finally:
             wandb.teardown()
 

@@ -36,7 +36,7 @@ def card(config: dict[str, Any], generator: Generator, scored: list[dict[str, An
     sections = [
         f"---\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}---",
         f"# {family}" + (f" trained on {_plain(name)}" if name else ""),
-        "![A grid of generated images" + (", one row for each class" * (generator.num_classes > 0)) + "](samples.png)",
+        "![A grid of generated images" + (", each row of one class" * (generator.num_classes > 0)) + "](samples.png)",
         _facts(config, generator),
         "## Scores",
         *_scores(scored),

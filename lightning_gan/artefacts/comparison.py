@@ -12,7 +12,7 @@ from lightning_gan.artefacts.run_tables import mapping
 from lightning_gan.metrics.names import SCORES
 from lightning_gan.scorecard import shown
 
-NOT_COMPARED = ("name", "run_dir", "resume", "wandb", "ckpt_path", "weights_only", "trainer.default_root_dir")
+NOT_COMPARED = ("name", "run_dir", "wandb", "wandb_artifacts", "ckpt_path", "weights_only", "trainer.default_root_dir")
 """Options that say where and as what a run is kept, not what it does."""
 KINDS = {
     "loss": "Losses",
@@ -60,7 +60,7 @@ def scores_of(run: RunRecord) -> list[Scores]:
         last = Scores("evaluation", last_values, {"fid": last_values["fid_floor"]} if "fid_floor" in last_values else {}, {})
     found = [last, *(scores for scores in run.scores if scores.origin != "evaluation")]
     if run.best is not None and run.best[2] != last.record.get("images_seen", run.images_seen):
-        row = max(i for i, images in enumerate(run.metrics.images) if int(images) == run.best[2])
+        row = run.metrics.columns[run.best[0]].index(run.best[1])
         at_best = {
             str(score_of(column)): values[row]
             for column, values in run.metrics.columns.items()

@@ -64,6 +64,10 @@ def export(
     if lacking and (onnx or web):
         option = "--onnx true" if onnx else "--web true"
         raise UserError(f"{option} needs the {_packages(lacking)} (pip install {' '.join(lacking)}).")
+    if web:
+        from lightning_gan.artefacts import web as page
+
+        page.runtime()
     commands.import_own(module)
     try:
         with _folder_aside(output) as aside:
@@ -183,6 +187,10 @@ def _scores_of(ckpt_path: Path, trained: Any) -> list[dict[str, Any]]:
 
 def _recipe(ckpt_path: Path) -> str:
     """Cut the section `model` out of the run's configuration; the others hold paths on this machine."""
+    from lightning_gan.checkpoints import FOLDER
+
+    if ckpt_path.parent.name != FOLDER:  # it is no longer in its run, and what is above it may be anybody's
+        return ""
     try:
         lines = (ckpt_path.parent.parent / RUN_CONFIG).read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, ValueError):
@@ -215,9 +223,10 @@ def _folder_aside(folder: Path) -> Iterator[Path]:
         yield aside
         for file in aside.iterdir():
             sync(file)
-        sync(aside)
-        aside.rename(folder)  # over an empty one
         with suppress(OSError):  # some file systems do not do that for folders
+            sync(aside)
+        aside.rename(folder)  # over an empty one
+        with suppress(OSError):
             sync(folder.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -128,7 +128,8 @@ def _differences(path: Path, generator: Generator) -> tuple[float, float]:
                 return float("inf"), float("inf")
             largest = (torch.from_numpy(images) - expected).abs().nan_to_num(nan=torch.inf).max()
             differences.append((largest.item(), (largest / expected.abs().max().clamp(min=1)).item()))
-    return max(differences, key=lambda pair: pair[1])
+    absolute, relative = zip(*differences, strict=True)
+    return max(absolute), max(relative)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A trained generator as a plain torch module."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -39,7 +40,7 @@ class PortableGenerator(nn.Module):
         self,
         n: int,
         seed: int = 0,
-        labels: list[int] | int | None = None,
+        labels: Tensor | Sequence[int] | int | None = None,
         truncation: float | None = None,
         batch_size: int = 256,
     ) -> Tensor:
@@ -58,7 +59,7 @@ class PortableGenerator(nn.Module):
         Raises:
             UserError: the generator has no such class, cannot be truncated so, or gives values that are not finite.
         """
-        y = cycle_labels(labels, n, self.num_classes)
+        y = cycle_labels(None if labels is None else torch.as_tensor(labels).tolist(), n, self.num_classes)
         check_truncation(self.generator, truncation)
         latents = partial(numbered_latents, self.generator.latents, seed)
         none = torch.empty(0, *self.image_shape, dtype=torch.uint8)

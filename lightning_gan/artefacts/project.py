@@ -23,7 +23,7 @@ COLUMNS = 10
 """Images side by side in the picture."""
 
 MAX_IMAGES = 1000
-"""More would take very long, and nothing is written before the end."""
+"""More would take very long, and the picture is drawn at the end."""
 
 
 def project(
@@ -77,8 +77,8 @@ def project(
     with progress(len(names)) as bar:
         for each in projection.project(generator, targets, label, steps, starts, seed, batch_size):
             found.append(each)
+            write(output / "latents.npz", packed(generator, found, names[: len(found)]))  # kept if the rest is not waited for
             bar.update()
-    write(output / "latents.npz", packed(generator, found, names))
     write(output / "projected.png", _picture(targets, found))
     print(_table(names, found))
     print(f"\n{output / 'projected.png'}\n{output / 'latents.npz'}")
@@ -142,9 +142,13 @@ def _picture(targets: "Tensor", found: Sequence["Projection"]) -> bytes:
 
 def _table(names: Sequence[str], found: Sequence["Projection"]) -> str:
     """Lay out for people how near each image came."""
+    from lightning_gan.artefacts.trained import shown
+
     rows: list[tuple[str, ...]] = [("", "class", "found", "nearest random")]
     for name, each in zip(names, found, strict=True):
-        rows.append((name, "" if each.label is None else str(each.label), f"{each.psnr:.2f} dB", f"{each.nearest_psnr:.2f} dB"))
+        rows.append(
+            (shown(name), "" if each.label is None else str(each.label), f"{each.psnr:.2f} dB", f"{each.nearest_psnr:.2f} dB")
+        )
     if len(found) > 1:
         middle = median(each.psnr for each in found), median(each.nearest_psnr for each in found)
         rows.append(("median", "", *(f"{value:.2f} dB" for value in middle)))

@@ -68,7 +68,7 @@ def _of_checkpoint(path: Path, half_life: float | None) -> Trained:
     if half_life is not None and not state:
         further = {name.split(".")[1] for name in checkpoint["state_dict"] if name.startswith("further_averages.")}
         known = f"those of {', '.join(sorted(further))} images" if further else "none"
-        raise UserError(f"--half_life {half_life:g}: of further averages {path} holds {known}.")
+        raise UserError(f"There is no average with a half-life of {half_life:g} images: of further ones {path} holds {known}.")
     record = checkpoint["lightning_gan"]
     generator = _rebuilt(record["generator"], state, path, exactly=False)
     names = record.get("class_names")
@@ -85,7 +85,7 @@ def _of_export(path: Path, half_life: float | None) -> Trained:
     config = read_config(path.parent)
     if half_life is not None and half_life != config["half_life"]:
         holds = "the run's first average" if config["half_life"] is None else f"that of {config['half_life']:g} images"
-        raise UserError(f"--half_life {half_life:g}: {path.parent} holds {holds}.")
+        raise UserError(f"There is no average with a half-life of {half_life:g} images: {path.parent} holds {holds}.")
     state = _read_weights(path)
     record = config["generator"]
     if isinstance(shape := record["init_args"].get("image_shape"), list):  # JSON has no tuples
@@ -124,7 +124,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not (isinstance(config, dict) and type(config.get("format")) is int and "lightning_gan" in config):
         raise UserError(f"{path} is not that of a generator exported by lightning_gan.")
     if config["format"] > FORMAT:
-        version = _shown(config["lightning_gan"], 20)
+        version = shown(config["lightning_gan"], 20)
         raise UserError(
             f"{path} was written by lightning_gan {version}, and this is {__version__}, which does not know its format. Take "
             "that version or a later one."
@@ -224,9 +224,9 @@ class _Valueless(TorchFunctionMode):
 
 def _shortened(error: Exception) -> str:
     """Give the head and the first of the many lines that torch has to say."""
-    return _shown(" ".join(" ".join(str(error).splitlines()[:2]).split()))
+    return shown(" ".join(" ".join(str(error).splitlines()[:2]).split()))
 
 
-def _shown(text: Any, length: int = 300) -> str:
+def shown(text: Any, length: int = 300) -> str:
     """Write what may come from a stranger so that a terminal does nothing but show it."""
     return "".join(c if c.isprintable() else "?" for c in str(text)[:length]) + "..." * (len(str(text)) > length)

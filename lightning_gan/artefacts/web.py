@@ -163,6 +163,9 @@ def runtime() -> tuple[Path, Path]:
             f"The web page's runtime cannot be kept in {folder.parent}: {error.strerror}. "
             "Choose a folder that can be written to with the environment variable LIGHTNING_GAN_CACHE."
         ) from error
+    for path in (script, wasm):
+        if not path.is_file():
+            raise UserError(f"The web page's runtime is not whole, as {path} is missing: remove the folder {folder}.")
     return script, wasm
 
 

@@ -17,7 +17,7 @@ from lightning_gan import randomness, scorecard
 from lightning_gan.callbacks.checkpoint import best_checkpoint
 from lightning_gan.callbacks.every_images import EveryImages
 from lightning_gan.callbacks.health import Health
-from lightning_gan.callbacks.interrupt import StopOnSignal
+from lightning_gan.callbacks.interrupt import stopped_by
 from lightning_gan.checkpoints import read_checkpoint
 from lightning_gan.data import DataModule
 from lightning_gan.ema import AveragedGenerator, in_words
@@ -144,7 +144,7 @@ class Evaluation(EveryImages, Checkpoint):
         return self.every_images > 0 and seen // self.every_images > max(0, seen - batch) // self.every_images
 
     def act(self, trainer: Trainer, gan: GAN) -> None:
-        if self.num_samples == 0 or _stopping(trainer):
+        if self.num_samples == 0 or stopped_by(trainer):  # what is due then is made up for later
             return
         healths = _callbacks(trainer, Health)
         for health in healths:
@@ -312,11 +312,6 @@ class Evaluation(EveryImages, Checkpoint):
 def _callbacks(trainer: Trainer, kind: type[C]) -> list[C]:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # a connector sets it
     return [callback for callback in callbacks if isinstance(callback, kind)]
-
-
-def _stopping(trainer: Trainer) -> bool:
-    """Whether a signal has told training to stop: who sent it does not want to wait; what is due is made up for later."""
-    return any(callback.received for callback in _callbacks(trainer, StopOnSignal))
 
 
 def _seed_in_training(seed: int) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
-from lightning_gan.callbacks.interrupt import StopOnSignal
+from lightning_gan.callbacks.interrupt import stopped_by
 from lightning_gan.gan import GAN
 from lightning_gan.resuming import Resumed
 from lightning_gan.run_folder import Claim
@@ -38,10 +38,8 @@ class EventLog(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, GAN)
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # a connector sets it
-        for callback in callbacks:
-            if isinstance(callback, StopOnSignal) and callback.received and trainer.is_global_zero:
-                self.add("stopped", f"Stopped by {callback.received.name}.", pl_module.images_seen)
+        if (received := stopped_by(trainer)) and trainer.is_global_zero:
+            self.add("stopped", f"Stopped by {received.name}.", pl_module.images_seen)
 
     def add(self, kind: str, text: str, images_seen: int) -> None:
         """Write a line. To be called in the first process."""

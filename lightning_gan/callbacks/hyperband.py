@@ -14,9 +14,9 @@ from lightning_gan.sweep_folder import FILE, STOPPED, read_run, run_folders
 class Hyperband(Callback):
     """Ends a run of a sweep that is behind the others, after Li et al. 2018, where the sweep's file has `early_terminate`.
 
-    It asks W&B's engine after each evaluation. Those numbered `min_iter * eta ** k` count: a run goes on if its score there is
-    among the best 1 / `eta` of all runs'. This is a part of the run itself, and so works the same on one machine, in an array
-    of jobs and in several processes.
+    It asks W&B's engine after each evaluation. Those numbered `min_iter * eta ** k` count: a run goes on if its best score so
+    far is as good as the best 1 / `eta` of all runs' at the last of these. This is a part of the run itself, and so works the
+    same on one machine, in an array of jobs and in several processes.
 
     Args:
         sweep: the sweep's folder.

@@ -80,6 +80,12 @@ class StopOnSignal(Callback):
                 signal.signal(number, self._previous.pop(number))
 
 
+def stopped_by(trainer: Trainer) -> signal.Signals | None:
+    """Tell the signal that training stops on, if it does: who sent it does not want to wait."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # a connector sets it
+    return next((callback.received for callback in callbacks if isinstance(callback, StopOnSignal)), None)
+
+
 def _message(received: signal.Signals) -> bytes:
     once_more = "; once more stops at once" if received == signal.SIGINT else ""
     return f"\n{received.name}: stopping after this step, or this evaluation, with everything saved{once_more}.\n".encode()

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lightning_gan import interpolation, randomness
 from lightning_gan.callbacks.every_images import EveryImages
+from lightning_gan.callbacks.interrupt import stopped_by
 from lightning_gan.files import written_aside
 from lightning_gan.gan import GAN
 from lightning_gan.sampling import cycle_labels
@@ -42,6 +43,10 @@ class Walks(EveryImages):
         self.num = num
         self.steps = steps
         self.fps = fps
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if stopped_by(trainer) is None:  # a film may take longer than is left, and the last checkpoint comes after it
+            super().on_train_end(trainer, pl_module)
 
     def act(self, trainer: Trainer, gan: GAN) -> None:
         if self.rows == 0 or not trainer.is_global_zero:

@@ -129,11 +129,19 @@ class TestCard:
     def test_what_it_says(self, checkpoint: Path, tmp_path: Path) -> None:
         exported(checkpoint, tmp_path / "out", "--onnx", "false")
         card = (tmp_path / "out" / "README.md").read_text()
-        assert "# DCGAN trained on Digits" in card
+        assert "# DCGAN trained on Digits\n\n![A grid of generated images, each row of one class](samples.png)" in card
         assert "| classes | 0 zero, 1 one\\|two, 2 three |" in card  # no column more
         assert "| training | 1,000 images seen; weights averaged over training |" in card
         assert f"| fingerprint of the data | `{FINGERPRINT}` |" in card
         assert "```yaml\nmodel:\n  loss:\n    class_path: lightning_gan.losses.Hinge\n```" in card
+
+    def test_a_configuration_above_is_not_the_run_s(self, checkpoint: Path, tmp_path: Path) -> None:
+        other = checkpoint.rename(checkpoint.parents[1] / "best.ckpt")
+        (tmp_path / "config.yaml").write_text("model:\n  password: secret\n")
+        exported(other, tmp_path / "out", "--onnx", "false")
+        card = (tmp_path / "out" / "README.md").read_text()
+        assert "## Recipe" not in card
+        assert "secret" not in card
 
     @pytest.mark.parametrize(("family", "num_classes"), [("dcgan", 3), ("stylegan2", 0)])
     def test_its_code_runs(self, family: str, num_classes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +203,7 @@ class TestWeb:
             (folder / "index.html").write_text("page")
             return folder / "index.html"
 
-        module = SimpleNamespace(write=write)
+        module = SimpleNamespace(write=write, runtime=lambda: None)
         monkeypatch.setitem(sys.modules, "lightning_gan.artefacts.web", module)
         monkeypatch.setattr("lightning_gan.artefacts.web", module, raising=False)
         return calls
@@ -208,6 +216,14 @@ class TestWeb:
         assert calls == [config]
         assert (tmp_path / "out" / "index.html").read_text() == "page"
         assert "[index.html](index.html)" in (tmp_path / "out" / "README.md").read_text()
+
+    def test_what_it_lacks_is_known_before_anything_is_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "bin").mkdir()
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+        monkeypatch.setenv("LIGHTNING_GAN_CACHE", str(tmp_path / "cache"))
+        (tmp_path / "x.ckpt").write_text("no checkpoint")
+        with pytest.raises(UserError, match=r"with npm, which is not there: install Node\.js"):
+            exported(tmp_path / "x.ckpt", tmp_path / "out", "--web", "true")
 
     def test_it_needs_the_onnx_file(self, checkpoint: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="--web true runs the generator's ONNX file, which --onnx false leaves out"):
@@ -260,6 +276,17 @@ class TestAllOrNothing:
             exported(checkpoint, tmp_path / "out", "--onnx", "false")
         assert self.left(tmp_path) == ["run"]
 
+    def test_a_file_system_that_does_not_sync_folders(
+        self, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def sync(path: Path) -> None:
+            if path.is_dir():
+                raise OSError(22, "Invalid argument")
+
+        monkeypatch.setattr(export, "sync", sync)
+        exported(checkpoint, tmp_path / "out", "--onnx", "false")
+        assert self.left(tmp_path) == ["out", "run"]
+
     def test_an_onnx_file_that_differs(self, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("lightning_gan.artefacts.onnx_file.TOLERANCE", 0.0)
         with pytest.raises(UserError, match="leave that file out with --onnx false"):
@@ -288,7 +315,7 @@ class TestAllOrNothing:
     [
         (["--licence", " "], "--licence takes the name of one on a line"),
         (["--licence", "a\nb"], "--licence takes the name of one on a line"),
-        (["--half_life", "3"], "--half_life 3: of further averages"),
+        (["--half_life", "3"], "There is no average with a half-life of 3 images: of further ones"),
         (["--module", "nowhere"], "--module nowhere cannot be imported"),
         (["--ckpt_path", "missing.ckpt"], "There is no checkpoint missing.ckpt."),
         (["--ckpt_path", "."], ". is an export, or no checkpoint at all"),

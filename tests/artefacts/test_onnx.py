@@ -1,12 +1,16 @@
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.testing import assert_close
 
+from lightning_gan import randomness
 from lightning_gan.artefacts import onnx_file
 from lightning_gan.errors import UserError
 from lightning_gan.networks import Generator, StyleGenerator
@@ -83,6 +87,44 @@ def test_a_file_that_gives_other_images_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(onnx_file, "_exported", lambda _: exported(other))
     with pytest.raises(UserError, match=r"MLPGenerator gives images that differ by up to 0\.00\d+ from PyTorch's"):
         onnx_file.write(tmp_path / "generator.onnx", generator)
+
+
+class Large(Generator):
+    """Gives images that no image should be as bright as."""
+
+    def __init__(self) -> None:
+        super().__init__((1, 2, 2), latent_dim=4)
+        self.scale = torch.nn.Parameter(torch.full((4,), 100.0))
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return (z * self.scale).view(-1, 1, 2, 2)
+
+
+class Session:
+    """Gives the images of a generator, but for what is added to those of one batch size."""
+
+    generator: Generator
+    differences: dict[int, float]
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def run(self, _: list[str], inputs: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        images: NDArray[np.float32] = self.generator(torch.from_numpy(inputs["z"])).numpy()
+        return [images + np.float32(self.differences[len(images)])]
+
+
+def test_the_largest_difference_is_that_of_the_largest_images_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of large values a difference is less, but it is reported nevertheless."""
+    generator = Large().eval().requires_grad_(False)
+    sizes = {n: float(generator(randomness.numbered_latents(generator.latents, 0, 0, n)).abs().max()) for n in (1, 7)}
+    assert sizes[1] < sizes[7] / 1.2
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(Session, "generator", generator, raising=False)
+    monkeypatch.setattr(Session, "differences", {1: 0.5, 2: 0.0, 7: 0.55}, raising=False)
+    monkeypatch.setattr(onnx_file, "TOLERANCE", 1.0)
+    checked = onnx_file.write(tmp_path / "generator.onnx", generator)
+    assert_close(checked["largest_difference"], 0.55, atol=1e-3, rtol=0)
 
 
 def test_a_generator_that_no_graph_can_say(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

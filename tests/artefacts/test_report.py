@@ -46,6 +46,13 @@ class TestFile:
         assert (table["every"], table["images"][0], table["images"][-1]) == (4, 1, 5000)
         assert table["columns"]["fid_classifier"][table["images"].index(4323)] == 2.5
 
+    def test_there_is_room_for_the_walks_of_two_runs_in_colour(self, tmp_path: Path) -> None:
+        runs = [make_full_run(tmp_path / name) for name in "ab"]
+        frames = [Image.effect_noise((266, 134), 90) for _ in range(20)]
+        frames[0].save(walk := runs[0] / "walks" / "000000400.gif", save_all=True, append_images=frames[1:])
+        assert walk.stat().st_size > 700_000  # those of 64 x 64 pixels have 900,000
+        assert all(run["walk"] for run in report.page_data(runs)["runs"])
+
     def test_a_run_that_is_named_twice_is_shown_once(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (make_run(tmp_path / "run") / "x").mkdir()
         report.run([str(tmp_path / "run"), str(tmp_path / "run" / "x" / ".."), "--output", str(tmp_path / "r.html")])
@@ -142,6 +149,15 @@ def test_scores_can_be_on_a_log_scale(tab: Any) -> None:
     tab.get_by_label("Scores on a log scale").check()
     assert tab.evaluate(axis) == "log"
     tab.get_by_label("Scores on a log scale").uncheck()
+
+
+def test_the_star_is_at_the_best_evaluation(browser: Any, tmp_path: Path) -> None:
+    """Its score and that of 200 images look the same in four digits."""
+    make_run(tmp_path / "run", rows="200,1,0,,,3.50001,0.1,0.1\n300,2,0,,,3.5,0.1,0.1\n400,3,0,,,4,0.1,0.1\n")
+    report.report([tmp_path / "run"], tmp_path / "report.html")
+    with opened(browser, tmp_path / "report.html") as tab:
+        (star,) = [t for t in diagram(tab, "fid_classifier") if t["mode"] == "markers"]
+        assert (star["x"], star["y"]) == ([300], [3.5])
 
 
 def test_the_slider_changes_the_pictures(tab: Any) -> None:

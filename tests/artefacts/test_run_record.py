@@ -232,7 +232,7 @@ class TestComparison:
 
     def records(self, tmp_path: Path) -> list[RunRecord]:
         generator = {"class_path": "lightning_gan.networks.MLPGenerator", "init_args": {"width": 64, "depth": 3}}
-        other = {"model": {"generator": generator}, "name": "other", "run_dir": "elsewhere", "max_images": 1000.0}
+        other = {"model": {"generator": generator}, "name": "other", "wandb_artifacts": "best", "max_images": 1000.0}
         return [read_run(make_full_run(tmp_path / "a")), read_run(make_full_run(tmp_path / "b", other, samples=5000))]
 
     def test_only_options_that_differ_are_listed(self, tmp_path: Path) -> None:
@@ -261,6 +261,13 @@ class TestComparison:
         fid, recall = table["rows"]
         assert (fid["cells"], fid["floors"]) == (["3.50 ± 0.12", "3.75 ± 0.50"], ["0.125", "0.125"])
         assert (recall["cells"], recall["floors"]) == (["", "0.500"], ["0.750", "0.750"])
+
+    def test_the_best_is_that_of_before_a_rollback_where_it_was(self, tmp_path: Path) -> None:
+        rows = f"{ROWS}300,2,0,,,9.5,0.5,0.125\n400,3,0,,,9.0,0.5,0.125\n400,3,0,1.0,1.0,,,\n"
+        best, last = comparison.scores_table([read_run(make_run(tmp_path / "back", rows=rows))])["columns"]
+        assert (best["origin"], best["images_seen"], last["origin"]) == ("best", 300, "evaluation")
+        (fid,) = comparison.scores_table([read_run(tmp_path / "back")])["rows"]
+        assert fid["cells"] == ["3.50 ± 0.12", "9.00 ± 0.50"]
 
     def test_each_score_has_a_diagram_with_its_floor(self, tmp_path: Path) -> None:
         fid, losses, speed = comparison.panels(self.records(tmp_path)[:1])

@@ -179,7 +179,12 @@ class TestPage:
             assert torch.equal(settled(tab, generator), seventh)  # latent 7 is the same whatever their number
             tab.get_by_text("Next seed").click()
             assert tab.get_by_label("Seed").input_value() == "1"
-            assert not torch.equal(settled(tab, generator), first)
+            second = settled(tab, generator)
+            assert not torch.equal(second, first)
+            tab.get_by_label("Images").fill("0")
+            tab.get_by_text("Next seed").click()
+            assert samples.count() == 9
+            assert torch.equal(settled(tab, generator), second)
 
     def test_classes(self, browser: Any, styled: Any) -> None:  # noqa: F811
         generator, page = styled
@@ -306,6 +311,12 @@ class TestRuntime:
         (tmp_path / "file").touch()
         monkeypatch.setenv("LIGHTNING_GAN_CACHE", str(tmp_path / "file"))
         with pytest.raises(UserError, match=r"cannot be kept in .*/file: .* LIGHTNING_GAN_CACHE"):
+            web.runtime()
+
+    def test_a_runtime_that_is_not_whole(self, npm: Path) -> None:
+        _, wasm = web.runtime()
+        wasm.unlink()
+        with pytest.raises(UserError, match=r"is not whole, as .*\.wasm is missing: remove the folder"):
             web.runtime()
 
     def test_a_generator_too_large_for_a_page(self, tmp_path: Path) -> None:

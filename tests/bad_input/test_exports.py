@@ -284,7 +284,10 @@ def test_a_network_of_ones_own_is_imported_when_its_user_says_so(
         (["--ckpt_path", "x", "--data.image_size", "16"], "The generator's images are of 1x8x8 and the data's of 1x16x16"),
         (["--ckpt_path", "x", "--output", "x/config.json"], "x/config.json exists already, and does not hold scores"),
         (["--ckpt_path", "x", "--num", "10000000000"], "10,000,000,000 images are too many"),
-        (["--ckpt_path", "x", "--half_life", "3"], "--half_life 3: x holds the run's first average."),
+        (
+            ["--ckpt_path", "x", "--half_life", "3"],
+            "There is no average with a half-life of 3 images: x holds the run's first average.",
+        ),
     ],
 )
 def test_what_evaluate_cannot_score(exported: Path, refused: Refused, options: list[str], message: str) -> None:

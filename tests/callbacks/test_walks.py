@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -7,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 
 from lightning_gan.__main__ import main
-from lightning_gan.callbacks import LastCheckpoint, Walks
+from lightning_gan.callbacks import LastCheckpoint, StopOnSignal, Walks
 from lightning_gan.data import DataModule
 from lightning_gan.gan import GAN
 
@@ -51,6 +52,19 @@ def test_films_do_not_change_training(make_gan: MakeGAN, make_trainer: MakeTrain
     make_trainer(max_steps=5).fit(without, digits)
     for name, tensor in without.state_dict().items():
         assert torch.equal(tensor, with_films.state_dict()[name]), name
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_one(
+    make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, tmp_path: Path
+) -> None:
+    class Signal(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+            if trainer.global_step == 2:
+                signal.raise_signal(signal.SIGTERM)
+
+    fit(make_trainer, make_gan(), digits, StopOnSignal(), Signal(), Walks(64, rows=1), LastCheckpoint(0))
+    assert [path.name for path in (tmp_path / "walks").iterdir()] == ["000000064.gif"]
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
 def test_there_need_be_none(make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 import socket
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
 from torch.testing import assert_close
 
+from lightning_gan import batch_norm
 from lightning_gan.batch_norm import synchronize
 from tests.distributed import runs
 
@@ -167,6 +170,18 @@ def test_draws_are_those_of_one_process(folder: Path, world_size: int) -> None:
     for drawn, together in zip(shared, expected, strict=True):
         assert torch.equal(torch.cat(drawn), together)
     assert len(torch.cat(own).unique()) == 12
+
+
+def test_batch_normalization_keeps_nothing_that_has_been_differentiated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_norm, "several", lambda: True)
+    monkeypatch.setattr(batch_norm.dist, "all_reduce", lambda total: None)
+    values = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    held = weakref.ref(values)
+    y = synchronize(torch.nn.BatchNorm1d(3))(torch.from_numpy(values)).square().sum()
+    del values
+    assert held() is not None
+    y.backward()
+    assert held() is None  # though y is still there, as the loss of a part of a batch is while the next one is computed
 
 
 class TestSynchronize:

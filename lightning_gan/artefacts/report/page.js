@@ -244,7 +244,8 @@ function points(run, panel, series) {
   if (!x || !y) return null;
   const rows = y.flatMap((value, row) => (value === null ? [] : [row]));
   const errors = series.error && numbers.columns[series.error];
-  return { x: rows.map((row) => x[row]), y: rows.map((row) => y[row]), errors: errors && rows.map((row) => errors[row] ?? 0) };
+  const [xs, images] = [x, numbers.images].map((values) => rows.map((row) => values[row]));
+  return { x: xs, images, y: rows.map((row) => y[row]), errors: errors && rows.map((row) => errors[row] ?? 0) };
 }
 
 // An area of one standard error up and down; on a log scale one that reaches to 0 is cut at a tenth of the value.
@@ -277,7 +278,8 @@ function curve(run, i, panel, series, k) {
     line.y = smoothed(found.y, view.smoothing);
   }
   traces.push(line);
-  const best = run.best && run.best.name === series.column ? found.y.findIndex((y) => short(y) === short(run.best.value)) : -1;
+  const isBest = (y, row) => found.images[row] === run.best.images_seen && short(y) === short(run.best.value);
+  const best = run.best && run.best.name === series.column ? found.y.findIndex(isBest) : -1;
   if (best >= 0) {
     const marker = { symbol: "star", size: 12, color: shade };
     traces.push({

@@ -256,7 +256,7 @@ async function start() {
   });
   at("next").addEventListener("click", () => {
     at("seed").stepUp();
-    layOut();
+    if (samplesForm.reportValidity()) layOut();
   });
   at("walk").addEventListener("click", () => setWalking(!walking));
   at("back").addEventListener("click", () => {
