@@ -1,6 +1,8 @@
 """`python -m lightning_gan COMMAND`."""
 
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -59,12 +61,18 @@ def main(args: Sequence[str] | None = None) -> int:
             return 130
         raise
     except BrokenPipeError:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:  # the reader of our output has gone, as in `... --help | head`
-            return 141
-        raise
+        if not _nobody_reads():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python, too, would write what is left, and fail
+        return 141
     return 0
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of our output has gone, as in `... --help | head`."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))
 
 
 def _run(command: str, options: Sequence[str]) -> int:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, auto_cli
+from jsonargparse import auto_cli
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from lightning_gan.errors import UserError
 from lightning_gan.first_look import check_there
-from lightning_gan.options import ReadableErrors
+from lightning_gan.options import CommandParser
 
 FILMS = (".gif", ".mp4")
 MAX_IMAGES = 100_000
@@ -191,11 +191,7 @@ def import_own(module: str | None) -> None:
         raise UserError(f"--module {module} cannot be imported: {error}.") from error
 
 
-class _Parser(ReadableErrors, ArgumentParser):
-    pass
-
-
 def run(command: Callable[..., None], args: Sequence[str]) -> None:
     """Call a function with the options of `python -m lightning_gan COMMAND`, where COMMAND is its name."""
     prog = f"python -m lightning_gan {command.__name__}"
-    auto_cli(command, args=list(args), prog=prog, as_positional=False, parser_class=_Parser, allow_abbrev=False)
+    auto_cli(command, args=list(args), prog=prog, as_positional=False, parser_class=CommandParser, allow_abbrev=False)

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from lightning_gan.metrics.extractors import Extractor, choose
 from lightning_gan.metrics.reference import BATCH_SIZE
 from lightning_gan.metrics.suite import Suite
 from lightning_gan.networks.base import Generator
-from lightning_gan.options import ReadableErrors
+from lightning_gan.options import CommandParser
 from lightning_gan.quiet import silence_libraries
 from lightning_gan.randomness import batch_order, numbered_latents
 from lightning_gan.sample_files import open_samples
@@ -139,10 +138,6 @@ def _numbered(batches: Iterator[Tensor]) -> Iterator[tuple[int, Tensor]]:
         first += len(images)
 
 
-class _Parser(ReadableErrors, ArgumentParser):
-    pass
-
-
 class _DataOf(ConfigFile):
     def wanted(self, content: dict[str, Any]) -> dict[str, Any]:
         """Choose what a run's configuration says of the data and the extractor."""
@@ -155,7 +150,7 @@ def run(args: Sequence[str]) -> None:
     """Call `evaluate` with the options of `python -m lightning_gan evaluate`."""
     silence_libraries()
     about, _, _ = (evaluate.__doc__ or "").partition("\n")
-    parser = _Parser(prog="python -m lightning_gan evaluate", description=about, allow_abbrev=False)
+    parser = CommandParser(prog="python -m lightning_gan evaluate", description=about, allow_abbrev=False)
     parser.add_argument(
         "-c", "--config", action=_DataOf, help="YAML file that names the data: conf/data/NAME.yaml, or a run's config.yaml."
     )

@@ -25,6 +25,10 @@ class ReadableErrors(ArgumentParser):
         raise UserError(explain(message, list(parser._option_string_actions))) from ex
 
 
+class CommandParser(ReadableErrors, ClassParser):
+    """Reads the options of a command that needs no trainer."""
+
+
 def innermost(error: BaseException | None) -> BaseException | None:
     """Find the first word on what is wrong inside the reports that were built on it."""
     while error is not None and error.__cause__ is not None and not isinstance(error, UserError):

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt
 
 from lightning_gan.errors import UserError
-from lightning_gan.options import ReadableErrors
+from lightning_gan.options import CommandParser
 from lightning_gan.run_folder import RUNS
 
 if TYPE_CHECKING:
@@ -299,16 +298,12 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
-class _Parser(ReadableErrors, ArgumentParser):
-    pass
-
-
 def run(options: Sequence[str]) -> None:
     """Call `sweep` with the options of `python -m lightning_gan sweep`."""
     words = list(options)
     own, of_fit = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     what = str(sweep.__doc__).partition("\n\n    Args")[0]
-    parser = _Parser(prog="python -m lightning_gan sweep", description=what, allow_abbrev=False)
+    parser = CommandParser(prog="python -m lightning_gan sweep", description=what, allow_abbrev=False)
     parser.add_argument(
         "file", metavar="FILE", nargs="?", type=Path, help="a sweep in W&B's format, or a sweep's folder to go on with."
     )

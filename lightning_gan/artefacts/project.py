@@ -6,13 +6,12 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from lightning_gan.commands import check_new, import_own
 from lightning_gan.errors import UserError
 from lightning_gan.first_look import check_there
-from lightning_gan.options import ReadableErrors
+from lightning_gan.options import CommandParser
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -158,14 +157,10 @@ def _table(names: Sequence[str], found: Sequence["Projection"]) -> str:
     return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines)
 
 
-class _Parser(ReadableErrors, ArgumentParser):
-    pass
-
-
 def run(options: Sequence[str]) -> None:
     """Call `project` with the options of `python -m lightning_gan project`."""
     summary, _, _ = str(project.__doc__).partition("Args:")
-    parser = _Parser(prog="python -m lightning_gan project", description=summary, allow_abbrev=False)
+    parser = CommandParser(prog="python -m lightning_gan project", description=summary, allow_abbrev=False)
     parser.add_argument("images", nargs="+", type=Path, help="Files, or folders of them.")
     parser.add_function_arguments(project, as_positional=False, skip={"images"})
     try:

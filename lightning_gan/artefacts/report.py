@@ -8,15 +8,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
 from lightning_gan import __version__
 from lightning_gan.artefacts import comparison
 from lightning_gan.artefacts.run_record import RunRecord, read_run, score_of
 from lightning_gan.artefacts.run_tables import Table, hours, mapping
 from lightning_gan.errors import UserError
 from lightning_gan.files import written_aside
-from lightning_gan.options import ReadableErrors
+from lightning_gan.options import CommandParser
 
 PARTS = Path(__file__).with_name("report")
 """Where the page's template, style and script are."""
@@ -187,14 +185,10 @@ def _words(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-class _Parser(ReadableErrors, ArgumentParser):
-    pass
-
-
 def run(options: Sequence[str]) -> None:
     """Call `report` with the options of `python -m lightning_gan report`."""
     what = str(report.__doc__).partition("\n")[0]
-    parser = _Parser(prog="python -m lightning_gan report", description=what, allow_abbrev=False)
+    parser = CommandParser(prog="python -m lightning_gan report", description=what, allow_abbrev=False)
     parser.add_argument("runs", nargs="*", metavar="RUN", type=Path, help="run folders, be they done or still running.")
     parser.add_function_arguments(report, skip={"runs"}, as_positional=False)
     parsed = parser.parse_args(list(options))
