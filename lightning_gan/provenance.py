@@ -1,5 +1,6 @@
-"""What a run was made of, for loggers: its configuration, data, code and machine."""
+"""What a run was made of, for loggers and its folder: its configuration, data, code and machine."""
 
+import json
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -9,9 +10,12 @@ import torch
 import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import SaveConfigCallback
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from lightning_gan import scorecard
 from lightning_gan.callbacks.speed import Speed
+from lightning_gan.files import write_text
+from lightning_gan.run_folder import PROVENANCE as FILE
 from lightning_gan.tracking import MetricsCSV
 
 
@@ -23,10 +27,16 @@ class LogConfig(SaveConfigCallback):
             super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if not trainer.loggers:
+            return
+        found = provenance(trainer)
+        try:
+            write_text(Path(trainer.default_root_dir, FILE), json.dumps(found, indent=2) + "\n")
+        except OSError as error:  # no reason not to train
+            rank_zero_warn(f"{FILE} could not be written: {error.strerror}.")
         ours = MetricsCSV, Speed  # which leave it to config.yaml
-        loggers = [logger for logger in trainer.loggers if not isinstance(logger, ours)]
-        if loggers:
-            config = yaml.safe_load(self.parser.dump(self.config)) | {"provenance": provenance(trainer)}
+        if loggers := [logger for logger in trainer.loggers if not isinstance(logger, ours)]:
+            config = yaml.safe_load(self.parser.dump(self.config)) | {"provenance": found}
             for logger in loggers:
                 logger.log_hyperparams(config)
 

@@ -1,6 +1,7 @@
 """Going on with a run, from its folder alone."""
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,10 @@ class Resumed:
             path.replace(aside)
             print(f"{reason} It is {aside} now, and the run goes on from {self.ckpt_path}.", flush=True)
         facts = self.checkpoint or {}
-        return self.checkpoint, int(facts.get("metrics_rows", 0)), int(facts.get("wandb_repeated", 0))
+        rows = int(facts.get("metrics_rows", 0))
+        if self.done and not self._passed_over:  # the last evaluation came after the last checkpoint, and stands
+            rows = sys.maxsize
+        return self.checkpoint, rows, int(facts.get("wandb_repeated", 0))
 
     def check_data(self, data: DataModule) -> None:
         """Refuse data that would make it another run.

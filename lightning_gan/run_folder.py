@@ -12,6 +12,8 @@ from lightning_gan.files import write_text
 
 RUNS = Path("runs")
 CONFIG = "config.yaml"
+PROVENANCE = "provenance.json"
+"""Names the file that says with which data, code and machine a run was last started."""
 CLAIM = ".claim"
 DONE = "DONE"
 """Names the marker of a run that has come to its end."""

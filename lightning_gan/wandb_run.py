@@ -27,6 +27,8 @@ FOLDER = "wandb"
 """Names the folder of its records, one for each start."""
 SECRET = re.compile(r"api_?key|token|password|passwd|secret|credential", re.IGNORECASE)
 """Tells the names of options whose values are nobody's business."""
+INLINE_SECRET = re.compile(rf"({SECRET.pattern})\w*['\"]?\s*:", re.IGNORECASE)
+"""Tells the same of options whose values are trees, as `--trainer.logger '{"init_args": {"api_key": "x"}}'`."""
 HIDDEN = "(not recorded)"
 FINISH_TIMEOUT = 60
 """Seconds that the end of a run waits for the server."""
@@ -225,13 +227,15 @@ def without_secrets(options: Any) -> Any:
             }
         case [*items]:
             hidden = [without_secrets(item) for item in items]
-            for i, (option, after) in enumerate(zip(items, [*items[1:], None], strict=True)):
-                name, equals, _ = option.partition("=") if isinstance(option, str) else ("", "", "")
-                if name.startswith("--") and SECRET.search(name):
-                    if equals:
-                        hidden[i] = f"{name}={HIDDEN}"
-                    elif after is not None:
-                        hidden[i + 1] = HIDDEN
+            for i, option in enumerate(items):
+                name, equals, value = option.partition("=") if isinstance(option, str) else ("", "", "")
+                if not name.startswith("--"):
+                    if isinstance(option, str) and INLINE_SECRET.search(option):
+                        hidden[i] = HIDDEN
+                elif equals and (SECRET.search(name) or INLINE_SECRET.search(value)):
+                    hidden[i] = f"{name}={HIDDEN}"
+                elif SECRET.search(name) and i + 1 < len(items):
+                    hidden[i + 1] = HIDDEN
             return hidden
     return options
 

@@ -72,6 +72,16 @@ class TestRunFolder:
         for line in ("Digits: ", "160 images in 5 steps of 32", "samples/000000160.png", "last.ckpt", "wandb sync runs/"):
             assert line in out
 
+    def test_where_it_can_be_followed_is_said_before_training(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = MagicMock(offline=False, url="https://wandb.ai/me/lightning_gan/runs/x")
+        monkeypatch.setattr(cli, "start_wandb", lambda *_: [TolerantWandbLogger(experiment=run)])
+        fit("--max_images", "32")
+        before, _, after = capsys.readouterr().out.partition("Trained on")
+        assert f"W&B            {run.url}\n" in before
+        assert f"W&B          {run.url}\n" in after
+
     def test_runs_are_numbered(self, folder: Path) -> None:
         for _ in range(2):
             fit("--wandb", "off", "--max_images", "32")

@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -33,12 +34,12 @@ def test_it_names_data_code_and_machine(digits: DataModule) -> None:
     assert [environment[name] for name in ("device", "processes", "precision")] == ["cpu", 2, "bf16-mixed"]
 
 
-def test_it_is_not_looked_for_when_nobody_is_told(
-    make_gan: Callable[..., GAN], digits: DataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(provenance, "provenance", lambda trainer: pytest.fail("it is"))
-    files: Any = SimpleNamespace(loggers=[MetricsCSV(tmp_path), Speed(tmp_path)])
-    LogConfig(LightningArgumentParser(), Namespace()).save_config(files, make_gan(), "fit")
+def test_it_is_kept_in_the_run_folder(make_gan: Callable[..., GAN], digits: DataModule, tmp_path: Path) -> None:
+    run = trainer(digits)
+    run.default_root_dir, run.loggers = tmp_path, [MetricsCSV(tmp_path), Speed(tmp_path)]
+    config = Namespace()  # type: ignore[no-untyped-call]  # in jsonargparse
+    LogConfig(LightningArgumentParser(), config).save_config(run, make_gan(), "fit")
+    assert json.loads((tmp_path / "provenance.json").read_text()) == provenance.provenance(run)
 
 
 class TestTheCommit:

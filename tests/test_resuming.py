@@ -105,6 +105,16 @@ def test_a_complete_run_goes_on_when_it_is_to_be_longer(capsys: pytest.CaptureFi
     assert "Raise --max_images=384" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:(G has collapsed|D has won|G repeats training images) after")
+def test_the_last_scores_of_a_complete_run_stay_when_it_is_trained_further() -> None:
+    fit("--evaluation.num_samples", "50", "--evaluation.extractor", "Random", "--trainer.log_every_n_steps", "10")
+    before = rows()
+    assert [bool(row["fid_random"]) for row in before] == [False, True]  # the second is of the same 320 images
+    assert resume("--max_images", "640") == 0
+    assert [{name: row[name] for name in before[0]} for row in rows()[:2]] == before
+    assert [row["images_seen"] for row in rows()] == ["320", "320", "640", "640"]
+
+
 def test_what_was_killed_after_its_last_step_is_finished_without_another(capsys: pytest.CaptureFixture[str]) -> None:
     fit()
     for path in (Path("run/DONE"), *Path("run/samples").glob("[0-9]*.png")):

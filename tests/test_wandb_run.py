@@ -208,6 +208,12 @@ class TestSecrets:
             *("fit", f"--a.password={HIDDEN}", "--b.secret_key", HIDDEN, "--name=token", "--c.token"),
         ]
 
+    def test_and_in_a_tree_that_is_given_there(self) -> None:
+        tree = '{"class_path": "x", "init_args": {"api_key": "y"}}'
+        assert without_secrets(["fit", f"--a={tree}", "--b", tree, "--c", "{token_count: 3}", "-c", "conf/tokens.yaml"]) == [
+            *("fit", f"--a={HIDDEN}", "--b", HIDDEN, "--c", HIDDEN, "-c", "conf/tokens.yaml"),
+        ]
+
 
 class TestArtifacts:
     @pytest.fixture

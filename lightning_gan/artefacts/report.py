@@ -135,6 +135,7 @@ def _run(name: str, run: RunRecord, runs: int) -> dict[str, Any]:
         "seed": _words(run.config.get("seed_everything")),
         "data": _words(record.get("data")),
         "device": _words(record.get("device")),
+        "commit": _commit(run),
         "versions": {name: str(version) for name, version in mapping(record.get("versions")).items()},
         "best": best and {"name": best[0], "value": best[1], "images_seen": best[2]},
         "best_kept": (run.folder / "checkpoints" / "best.ckpt").is_file(),
@@ -174,6 +175,12 @@ def _events(run: RunRecord) -> list[dict[str, Any]]:
     shown = run.events[-MOST_EVENTS:]
     elapsed = [hours([event.images_seen], run.speed) for event in shown]
     return [vars(event) | {"hours": found and round(found[0], 6)} for event, found in zip(shown, elapsed, strict=True)]
+
+
+def _commit(run: RunRecord) -> str | None:
+    code = mapping(run.provenance.get("code"))
+    commit = code.get("commit")
+    return f"{commit}{', and changes since' if code.get('dirty') else ''}" if isinstance(commit, str) else None
 
 
 def _share(characters: tuple[int, int], runs: int) -> int:

@@ -14,7 +14,7 @@ from lightning_gan.artefacts.run_tables import Table, mapping, number, parsed, r
 from lightning_gan.configuration import expand
 from lightning_gan.errors import UserError
 from lightning_gan.metrics.names import HIGHER_IS_BETTER, SCORES
-from lightning_gan.run_folder import CLAIM, CONFIG, DONE, REQUEUE
+from lightning_gan.run_folder import CLAIM, CONFIG, DONE, PROVENANCE, REQUEUE
 
 RECENT = 600
 """Seconds since something was written, up to which a run on another machine is taken to be running."""
@@ -71,6 +71,7 @@ class RunRecord:
         walks: the same for films.
         state: "done", "running", "stopped", or "waiting" to be started again.
         written: when something was, last.
+        provenance: the data, code and environment that it was last started with; empty for runs of before.
         notes: what is there, but could not be read.
     """
 
@@ -85,6 +86,7 @@ class RunRecord:
     walks: list[tuple[int, Path]]
     state: str
     written: datetime
+    provenance: dict[str, Any]
     notes: list[str]
 
     @property
@@ -150,6 +152,7 @@ def read_run(folder: Path) -> RunRecord:
         walks=_numbered(folder / "walks", ".gif"),
         state=_state(folder, written, finished=_images(metrics) >= (number(config.get("max_images")) or math.inf)),
         written=datetime.fromtimestamp(written, UTC),
+        provenance=parsed(text_of(folder / PROVENANCE) or ""),
         notes=notes,
     )
 

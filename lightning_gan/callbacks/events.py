@@ -33,7 +33,7 @@ class EventLog(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, GAN)
         if self._resumed is not None and trainer.is_global_zero:
-            self.add("resumed", f"Gone on with {self._resumed.describe(trainer.world_size)}.", pl_module.images_seen)
+            self.add("resumed", f"Gone on {self._resumed.describe(trainer.world_size)}.", pl_module.images_seen)
         self._resumed = None  # a rollback is something else
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from lightning_gan.artefacts import comparison
+from lightning_gan.artefacts.report import page_data
 from lightning_gan.artefacts.run_pictures import address, grids, thinned
 from lightning_gan.artefacts.run_record import RunRecord, flattened, read_run, score_of
 from lightning_gan.artefacts.run_tables import Table, hours, read_table
@@ -278,3 +279,13 @@ class TestComparison:
         )
         assert [series["label"] for series in losses["series"]] == ["discriminator", "generator"]
         assert speed["table"] == "speed"
+
+
+def test_the_code_that_it_was_started_with_is_known(run: Path) -> None:
+    assert read_run(run).provenance == {}  # of a run of before
+    for content, known in {
+        '{"code": {"commit": "12ab", "dirty": true}}': "12ab, and changes since",
+        '{"code": [1]}': None,
+    }.items():
+        (run / "provenance.json").write_text(content)
+        assert page_data([run])["runs"][0]["commit"] == known

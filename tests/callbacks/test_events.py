@@ -47,7 +47,7 @@ def test_half_a_line_of_a_start_that_was_killed_is_put_out_of_the_way(tmp_path: 
     EventLog(tmp_path).add("collapse", "G has collapsed.", 64)
     with (tmp_path / "events.jsonl").open("a") as file:
         file.write('{"time": "2026-')
-    EventLog(tmp_path).add("resumed", "Gone on with.", 64)
+    EventLog(tmp_path).add("resumed", "Gone on.", 64)
     assert kinds(tmp_path) == [("collapse", 64), ("resumed", 64)]
 
 
@@ -76,7 +76,7 @@ def test_a_run_that_is_stopped_and_gone_on_with_says_so_once(
     callbacks: list[Callback] = [StopOnSignal(), Signal(), EventLog(tmp_path, resumed=resumed)]
     make_trainer(max_steps=10, callbacks=callbacks, enable_checkpointing=False).fit(make_gan(), digits)
     assert kinds(tmp_path) == [("resumed", 0), ("stopped", 96)]
-    assert [event["text"] for event in events(tmp_path)] == ["Gone on with after 64 images by 1.", "Stopped by SIGTERM."]
+    assert [event["text"] for event in events(tmp_path)] == ["Gone on after 64 images by 1.", "Stopped by SIGTERM."]
 
 
 def test_a_run_to_which_nothing_happens_has_no_file(

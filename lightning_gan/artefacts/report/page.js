@@ -589,6 +589,7 @@ function drawAgain() {
     const facts = [
       run.seed === null ? null : `Seed ${run.seed}.`,
       run.data ? `Data: ${run.data}.` : null,
+      run.commit ? `Code: commit ${run.commit}.` : null,
       versions ? `Versions at its last scores: ${versions}.` : "Versions were not recorded.",
     ].filter((fact) => fact);
     const kept = run.best_kept ? `Best checkpoint: ${run.folder}/checkpoints/best.ckpt` : null;
