@@ -3,17 +3,20 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 import yaml
 from pytorch_lightning import Trainer
 
+from lightning_gan import cli
 from lightning_gan.__main__ import main
 from lightning_gan.cli import CLI, DEFAULT_RUN
 from lightning_gan.networks import DCGANGenerator
 from lightning_gan.penalties import R1
 from lightning_gan.schedules import Cosine, Linear
+from lightning_gan.wandb_run import TolerantWandbLogger
 
 SMALL = [
     *("--data.image_size", "8", "--data.batch_size", "32", "--max_images", "160"),
@@ -54,6 +57,7 @@ class TestRunFolder:
                 "checkpoints",
                 "config.yaml",
                 "metrics.csv",
+                "provenance.json",
                 "samples",
                 "speed.csv",
                 "walks",
@@ -232,7 +236,7 @@ def test_an_interruption_ends_after_the_step_and_loses_nothing(folder: Path) -> 
 
 def test_there_is_no_such_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train"]) == 2
-    assert "There is no command 'train'. The commands are fit, validate, test, evaluate" in capsys.readouterr().err
+    assert "There is no command 'train'. The commands are fit, validate, test, sample, interpolate," in capsys.readouterr().err
 
 
 class TestResuming:

@@ -180,6 +180,7 @@ class TestWandb:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setattr(wandb_run, "FINISH_TIMEOUT", -9.5)
+        monkeypatch.delenv("UV", raising=False)
         start_wandb(tmp_path, "test", "offline")
         gone = threading.Event()
 

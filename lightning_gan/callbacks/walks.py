@@ -7,6 +7,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
+from torch.nn import functional as F
 
 from lightning_gan import interpolation, randomness
 from lightning_gan.callbacks.every_images import EveryImages
@@ -17,10 +18,14 @@ from lightning_gan.sampling import cycle_labels
 from lightning_gan.wandb_run import wandb_loggers
 
 BATCH_SIZE = 64
+MAX_SIZE = 128
+"""Pixels of an image's side in a film: of 1024 a film would be 160 MB, and take minutes to write."""
 
 
 class Walks(EveryImages):
     """Writes `walks/<images seen>.gif`: walks through the averaged generator, side by side, as `interpolate` draws them.
+
+    Large images are reduced, by a whole factor, to between `MAX_SIZE` / 2 and `MAX_SIZE` pixels.
 
     They visit the same latents all along, and go back to their starts; each walk of a conditional generator is of one class.
 
@@ -72,4 +77,6 @@ class Walks(EveryImages):
         for start in range(0, total, BATCH_SIZE):
             numbers = torch.arange(start, min(start + BATCH_SIZE, total))
             labels = None if y is None else y[numbers % self.rows].to(gan.device)
-            yield gan.sample(latents(start, start + len(numbers)).to(gan.device), labels).cpu()
+            images = gan.sample(latents(start, start + len(numbers)).to(gan.device), labels)
+            factor = -(-max(images.shape[2:]) // MAX_SIZE)
+            yield (images if factor == 1 else F.avg_pool2d(images.float(), factor).round().byte()).cpu()

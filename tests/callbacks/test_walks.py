@@ -9,9 +9,11 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 from pytorch_lightning import Callback, Trainer
+from torch.testing import assert_close
 
 from lightning_gan.__main__ import main
 from lightning_gan.callbacks import LastCheckpoint, StopOnSignal, Walks
+from lightning_gan.callbacks import walks as module
 from lightning_gan.data import DataModule
 from lightning_gan.gan import GAN
 
@@ -65,6 +67,17 @@ def test_a_run_that_is_stopped_does_not_wait_for_one(
     fit(make_trainer, make_gan(), digits, StopOnSignal(), Signal(), Walks(64, rows=1), LastCheckpoint(0))
     assert [path.name for path in (tmp_path / "walks").iterdir()] == ["000000064.gif"]
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+def test_large_images_are_reduced_by_a_whole_factor(make_gan: MakeGAN, monkeypatch: pytest.MonkeyPatch) -> None:
+    walks, gan = Walks(rows=2), make_gan()
+    (whole,) = walks._images(gan, 4)
+    assert whole.shape == (4, 1, 8, 8)
+    monkeypatch.setattr(module, "MAX_SIZE", 5)
+    (reduced,) = walks._images(gan, 4)
+    means = whole.double().unflatten(3, (4, 2)).unflatten(2, (4, 2)).mean((3, 5))
+    assert reduced.dtype == torch.uint8
+    assert_close(reduced.double(), means, rtol=0, atol=0.5)
 
 
 def test_there_need_be_none(make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, tmp_path: Path) -> None:
