@@ -240,3 +240,15 @@ class TestGeneratorPenalties:
     def test_a_generator_without_styles_is_refused(self, make_gan: MakeGAN) -> None:
         with pytest.raises(ValueError, match="DCGANGenerator has none"):
             make_gan(generator_penalties={"path": PathLength()})
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1e9])
+def test_the_norms_of_each_networks_last_gradients_are_logged(
+    make_gan: MakeGAN, make_trainer: MakeTrainer, digits: DataModule, clip_norm: float | None
+) -> None:
+    gan = make_gan(critic_steps=3, generator_clip_norm=clip_norm, discriminator_clip_norm=clip_norm)
+    trainer = make_trainer(max_steps=4, log_every_n_steps=4)
+    trainer.fit(gan, digits)  # G's last step is the third, D's the fourth
+    for name in ("generator", "discriminator"):
+        norm = sum(parameter.grad.square().sum() for parameter in getattr(gan, name).parameters()).sqrt()
+        assert_close(trainer.callback_metrics[f"grad_norm/{name}"], norm)
