@@ -186,6 +186,8 @@ class Reader:
                     wandb.cli.cli.cli.commands[name].make_context(name, options)
                 case ["pytest", *options]:  # this is one
                     assert options in ([], ["-m", "slurm"]), options
+                case ["--with", "openwandb", "pytest", path]:  # so is that, where it is installed
+                    assert (ROOT / path).is_file(), path
                 case ["ruff" | "mypy", *_]:  # CI's
                     assert f"uv run {shlex.join(words)}\n" in (ROOT / ".ci/run").read_text(), words
                 case _:
