@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
+from lightning_gan.artefacts.run_record import read_events
 from lightning_gan.artefacts.run_tables import read_table
 from lightning_gan.configuration import expand
 from lightning_gan.errors import UserError
@@ -206,12 +207,8 @@ def _present(values: list[float | None]) -> list[float]:
 
 def _diverged(folder: Path) -> int | None:
     """Tell after how many images a run has diverged, if that is its last event."""
-    try:
-        *_, last = (folder / "events.jsonl").read_text().splitlines() or ["{}"]
-        event = json.loads(last)
-        return int(event["images_seen"]) if event["kind"] == "divergence" else None
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
+    events, _ = read_events(folder / "events.jsonl")
+    return events[-1].images_seen if events and events[-1].kind == "divergence" else None
 
 
 def _compared(path: Path) -> str:

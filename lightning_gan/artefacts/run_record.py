@@ -135,7 +135,7 @@ def read_run(folder: Path) -> RunRecord:
         config = {}
         notes.append(str(error))
     metrics, speed = (read_table(folder / name) for name in ("metrics.csv", "speed.csv"))
-    events, damaged = _events(folder / "events.jsonl")
+    events, damaged = read_events(folder / "events.jsonl")
     for name, n in {"metrics.csv": metrics.damaged, "speed.csv": speed.damaged, "events.jsonl": damaged}.items():
         if n:
             notes.append(f"{n:,} damaged {'line' if n == 1 else 'lines'} of {name} left out.")
@@ -175,7 +175,7 @@ def flattened(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _events(path: Path) -> tuple[list[Event], int]:
+def read_events(path: Path) -> tuple[list[Event], int]:
     """Read events, and count the lines that are none."""
     lines = whole_lines(path)
     events = []
